@@ -1,0 +1,71 @@
+"""Every setting of the deployment: one frozen object, read from ``NCAGATE_*`` environment variables."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """What a deployment chooses. Sizes are bytes, times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="NCAGATE_", frozen=True, extra="ignore")
+
+    data: Path = Field(
+        Path("ncagate-data"), description="Folder of the database, the scans, the results and the models."
+    )
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in the data folder.")
+    redis_url: str | None = Field(
+        None, description="Celery's broker; `ncagate serve` starts a private one where unset."
+    )
+    store: Path | None = Field(None, description="Writable model store; default: `models` in the data folder.")
+    host: str = Field("127.0.0.1", description="Address the gateway binds to.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the gateway binds to; 0 picks a free one.")
+
+    body_bytes_max: PositiveInt = Field(512 * MIB, description="Largest request body.")
+    files_max: PositiveInt = Field(4096, description="Most files in one request or archive.")
+    unpacked_bytes_max: PositiveInt = Field(2048 * MIB, description="Most bytes a compressed upload may unpack to.")
+    voxels_max: PositiveInt = Field(128 * 1024 * 1024, description="Most voxels in one scan.")
+
+    engine: str = Field("auto", description="Inference engine; `auto` takes the fastest that runs here.")
+    threads: int = Field(0, ge=0, description="CPU threads per worker process; 0: all cores.")
+    workers: PositiveInt = Field(1, description="Worker processes that `ncagate serve` runs.")
+    members_max: PositiveInt = Field(50, description="Largest ensemble a request may ask for.")
+    min_dice: float = Field(
+        0.8,
+        gt=0,
+        lt=1,
+        description="Dice a mask must be predicted to reach, unless a request says otherwise.",
+    )
+
+    wait_max_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` that is honoured.")
+    attempts_max: PositiveInt = Field(3, description="Attempts after which a job that keeps dying ends `failed`.")
+    job_seconds_max: PositiveInt = Field(3600, description="Hard time limit of one attempt.")
+    lease_s: float = Field(60.0, gt=0, description="A running job whose worker was silent for this long is taken back.")
+    resend_after_s: float = Field(
+        300.0,
+        gt=0,
+        description="A job that no worker has claimed for this long after it was sent is sent again.",
+    )
+    soft_shutdown_s: float = Field(30.0, ge=0, description="How long a stopping worker lets its task go on.")
+    reconcile_s: float = Field(5.0, gt=0, description="How often rows are compared with the broker.")
+
+    @cached_property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{(self.data / 'ncagate.db').absolute()}"
+
+    @cached_property
+    def blobs(self) -> Path:
+        """Folder of uploaded scans and results."""
+        return self.data / "blobs"
+
+    @cached_property
+    def models(self) -> Path:
+        """Folder of the writable model store."""
+        return self.store or self.data / "models"
