@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nca.engine import Engine, FloatArray, Network, ProgressCallback
+from nca.engine import Engine, ProgressCallback
 from nca.errors import InvalidInputError
+from nca.network import FloatArray, Network
 from nca.quality import nqm, pairwise_dice
 
 MASK_THRESHOLD = 0.5

@@ -6,17 +6,12 @@ map per member. Callers never learn which engine it was, except by its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nca.architecture import Architecture
 from nca.errors import EngineUnavailableError
-
-FloatArray = NDArray[np.float32]
+from nca.network import FloatArray, Network
 
 
 @dataclass(frozen=True)
@@ -36,14 +31,6 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], None]
 """Called after every step; raising `nca.errors.CancelledError` stops the run there."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A trained automaton: its architecture and its weights, keyed and shaped as `nca.weights` lists them."""
-
-    architecture: Architecture
-    weights: Mapping[str, FloatArray]
 
 
 class Engine(Protocol):

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nca.engine import FloatArray, Network, Progress, ProgressCallback
+from nca.engine import Progress, ProgressCallback
 from nca.model import M3dNca, Statistics, pyramid, refine
+from nca.network import FloatArray, Network
 from nca.randomness import fire_mask, stream_key, voxel_index
 
 

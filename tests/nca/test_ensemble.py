@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from nca.architecture import Architecture, Level
-from nca.engine import FloatArray, Network, ProgressCallback
+from nca.engine import ProgressCallback
 from nca.ensemble import Ensemble, predict
 from nca.errors import InvalidInputError
+from nca.network import FloatArray, Network
 
 NETWORK = Network(Architecture((Level(3, 1),), channels=4, hidden=4, outputs=2), {})
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nca.architecture import Architecture, Level
 from nca.depthwise import perceive
-from nca.model import M3dNca, pyramid, refine
+from nca.model import M3dNca, NcaLevel, pyramid, refine
 from nca.weights import NORM_EPSILON
 
 
@@ -35,11 +35,13 @@ class TestPerceive:
 class TestNcaLevel:
     architecture = Architecture((Level(3, 1),), channels=3, hidden=4)
 
-    def level(self) -> M3dNca:
+    def level(self) -> NcaLevel:
         torch.manual_seed(1)
         model = M3dNca(self.architecture)
-        torch.nn.init.normal_(model.levels[0].dense_out.weight)
-        return model
+        level = model.levels[0]
+        assert isinstance(level, NcaLevel)
+        torch.nn.init.normal_(level.dense_out.weight)
+        return level
 
     def test_a_new_automaton_leaves_every_cell_as_it_is(self) -> None:
         model = M3dNca(self.architecture)
@@ -48,8 +50,7 @@ class TestNcaLevel:
         assert torch.equal(model.levels[0](state, fired), state)
 
     def test_a_step_with_statistics_is_the_equation_worked_in_numpy(self) -> None:
-        model = self.level()
-        level = model.levels[0]
+        level = self.level()
         state = torch.randn(1, 3, 4, 5, 4)
         fired = torch.rand(1, 4, 5, 4) < 0.5
         mean, variance = torch.randn(4), torch.rand(4) + 0.5
@@ -69,7 +70,7 @@ class TestNcaLevel:
             np.testing.assert_allclose(result[(slice(None), *at)], expected, rtol=1e-4, atol=1e-5)
 
     def test_cells_that_did_not_fire_keep_their_state(self) -> None:
-        level = self.level().levels[0]
+        level = self.level()
         state = torch.randn(2, 3, 4, 4, 4)
         fired = torch.rand(2, 4, 4, 4) < 0.5
         change = (level(state, fired) - state).abs().sum(1)
@@ -77,7 +78,7 @@ class TestNcaLevel:
         assert (change[fired] > 0).float().mean() > 0.5  # where the hidden layer is all cut off a cell stays as well
 
     def test_training_normalises_by_the_fired_cells_of_the_batch(self) -> None:
-        level = self.level().levels[0]
+        level = self.level()
         state = torch.randn(2, 3, 4, 4, 4)
         fired = torch.rand(2, 4, 4, 4) < 0.5
         seen: list[Tensor] = []

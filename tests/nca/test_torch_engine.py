@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from nca.architecture import Architecture, Level
-from nca.engine import Network, Progress, get_engine
+from nca.engine import Progress, get_engine
 from nca.engine.torch_engine import TorchEngine, to_model, to_network
 from nca.ensemble import predict
 from nca.errors import CancelledError, EngineUnavailableError, ImageTooSmallError
+from nca.network import Network
 
 MakeNetwork = Callable[..., Network]
 IMAGE = np.random.default_rng(1).normal(size=(1, 15, 18, 13)).astype(np.float32)

@@ -3,8 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nca.engine import Network
 from nca.errors import InvalidArchitectureError
+from nca.network import Network
 from nca.weights import validate
 
 MakeNetwork = Callable[..., Network]

@@ -1,0 +1,1 @@
+"""Jobs: their rows (the truth), their files, and the queue that carries their names to a worker."""

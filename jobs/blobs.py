@@ -1,0 +1,147 @@
+"""The files of the jobs: written aside, made durable, then renamed into place whole.
+
+Layout: ``<root>/jobs/<job>/input/0000..`` and ``<root>/jobs/<job>/result-<attempt>/``;
+scratch is ``<root>/tmp``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from jobs.errors import InvalidJobIdError, JobGoneError
+
+YOUNG_S = 3600.0
+"""A job's folder without a row is left alone for this long: its row may be about to be inserted."""
+GRACE_S = 60.0
+"""Scratch younger than this is left alone: its owner may not have locked it yet."""
+
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Blobs:
+    """Input and result files by job. Several processes may share one root; all of it is one file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._tmp = root / "tmp"
+        self._jobs = root / "jobs"
+
+    def prepare(self) -> None:
+        """Create the folders."""
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        self._jobs.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A private empty folder, gone on exit unless a commit renamed it away.
+
+        It stays locked while in use, so that `sweep` in another process knows its owner is alive: the kernel
+        drops the lock with the process, however that ends.
+        """
+        self.prepare()
+        folder = self._tmp / uuid4().hex
+        folder.mkdir()
+        try:
+            with _opened(folder) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit_input(self, staged: Path, job_id: str) -> Path:
+        """Make the staged folder the job's input, durably; the folder it became."""
+        home = self._home(job_id)
+        home.mkdir(parents=True, exist_ok=True)
+        _fsync_folder(self._jobs)
+        return _publish(staged, home / "input")
+
+    def commit_result(self, staged: Path, job_id: str, attempt: int) -> Path:
+        """Make the staged folder the result of one attempt, durably and all at once; the folder it became.
+
+        Raises:
+            JobGoneError: the job was erased.
+        """
+        try:
+            return _publish(staged, self.result_dir(job_id, attempt))
+        except FileNotFoundError:
+            raise JobGoneError(f"job {job_id} was erased while its result was written") from None
+
+    def input_files(self, job_id: str) -> list[Path]:
+        """The uploaded files, in the order they came."""
+        return sorted((self._home(job_id) / "input").iterdir())
+
+    def result_dir(self, job_id: str, attempt: int) -> Path:
+        """Where the result of an attempt is, or would be."""
+        return self._home(job_id) / f"result-{attempt}"
+
+    def erase(self, job_id: str) -> None:
+        """Remove all files of a job; they vanish at once, the disk space follows."""
+        grave = self._tmp / uuid4().hex
+        with suppress(FileNotFoundError):
+            self._home(job_id).rename(grave)
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def sweep(self, exists: Callable[[str], bool]) -> int:
+        """Remove what crashed processes left: scratch without an owner, old job folders without a row.
+
+        ``exists`` says whether a job has a row. Returns the number of folders removed.
+        """
+        self.prepare()
+        orphans = [one for one in self._tmp.iterdir() if _older(one, GRACE_S) and _unlocked(one)]
+        for folder in orphans:
+            shutil.rmtree(folder, ignore_errors=True)
+        lost = [one.name for one in self._jobs.iterdir() if _older(one, YOUNG_S) and not exists(one.name)]
+        for job_id in lost:
+            self.erase(job_id)
+        return len(orphans) + len(lost)
+
+    def _home(self, job_id: str) -> Path:
+        if not _JOB_ID.fullmatch(job_id):
+            raise InvalidJobIdError(f"{job_id[:64]!r} is not the identifier of a job")
+        return self._jobs / job_id
+
+
+def _publish(staged: Path, target: Path) -> Path:
+    for file in staged.iterdir():
+        _fsync(file)
+    _fsync_folder(staged)
+    staged.rename(target)
+    _fsync_folder(target.parent)
+    return target
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _fsync(path: Path) -> None:
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+_fsync_folder = _fsync  # a folder's entries become durable the same way on POSIX
+
+
+def _older(path: Path, seconds: float) -> bool:
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > seconds
+    return False
+
+
+def _unlocked(folder: Path) -> bool:
+    with suppress(OSError), _opened(folder) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False

@@ -1,0 +1,38 @@
+"""What the jobs room refuses, or cannot do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+"""Failure code of a job whose workers died or fell silent once too often."""
+
+
+class JobsError(Exception):
+    """Base of this package's errors; ``code`` is stable and safe to show."""
+
+    code: ClassVar[str] = "jobs_error"
+
+
+class BrokerUnavailableError(JobsError):
+    """The broker did not take the message; the row stays in the outbox."""
+
+    code = "broker_unavailable"
+
+
+class InvalidCursorError(JobsError):
+    """The position in the list of jobs is not one that the list gave out."""
+
+    code = "invalid_cursor"
+
+
+class InvalidJobIdError(JobsError):
+    """The identifier is not 32 lower-case hexadecimal digits, so it is never used as a path."""
+
+    code = "invalid_job_id"
+
+
+class JobGoneError(JobsError):
+    """The job was erased while something was being written for it."""
+
+    code = "job_gone"

@@ -1,0 +1,1 @@
+"""Alembic migrations of the jobs tables; `jobs.database.upgrade` runs them."""

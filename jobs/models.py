@@ -1,0 +1,97 @@
+"""The tables: jobs, and the running totals of what became of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import JSON, Boolean, Dialect, Enum, Float, Index, Integer, String, Text, false
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from jobs.state import TERMINAL, JobState
+
+SEED_MAX = 2**63 - 1
+"""Largest seed; it fits a signed 64-bit integer everywhere."""
+
+
+class JobRequest(BaseModel):
+    """What a client asked for. The names of its files are not kept: they may name a patient."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="Name of the model.")
+    version: str = Field(description="Version, resolved and pinned at submission.")
+    min_dice: float = Field(gt=0, lt=1, description="Dice the mask must be predicted to reach to be accepted.")
+    members: int = Field(ge=1, description="Size of the ensemble.")
+    seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
+
+
+class _RequestColumn(TypeDecorator[JobRequest]):
+    """A `JobRequest` as JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: JobRequest | None, dialect: Dialect) -> Any:
+        return None if value is None else value.model_dump(mode="json")
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> JobRequest | None:
+        return None if value is None else JobRequest.model_validate(value)
+
+
+_STATE = Enum(JobState, native_enum=False, length=16, values_callable=lambda states: [one.value for one in states])
+
+
+class Base(DeclarativeBase):
+    """Registry of the tables."""
+
+
+class Job(Base):
+    """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
+
+    ``enqueued_at`` is None while the job is in the outbox: accepted, but not handed to the broker yet.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_state_created_at", "state", "created_at"),
+        Index("ix_jobs_created_at_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[JobState] = mapped_column(_STATE)
+    created_at: Mapped[float] = mapped_column(Float(53))
+    queued_at: Mapped[float] = mapped_column(Float(53))
+    enqueued_at: Mapped[float | None] = mapped_column(Float(53))
+    started_at: Mapped[float | None] = mapped_column(Float(53))
+    finished_at: Mapped[float | None] = mapped_column(Float(53))
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_until: Mapped[float | None] = mapped_column(Float(53))
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    progress: Mapped[float] = mapped_column(Float(53), default=0.0)
+    stage: Mapped[str] = mapped_column(String(32), default="")
+    request: Mapped[JobRequest] = mapped_column(_RequestColumn)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the state is final."""
+        return self.state in TERMINAL
+
+
+class Tally(Base):
+    """A running total over all jobs that ever finished: it outlives their erasure and the gateways.
+
+    ``labels`` is a JSON array of label values in the order of the metric's label names; ``bucket`` is the
+    upper bound of a histogram's bucket, ``sum`` for its sum, or empty for a counter.
+    """
+
+    __tablename__ = "job_tallies"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(255), primary_key=True)
+    bucket: Mapped[str] = mapped_column(String(32), primary_key=True)
+    value: Mapped[float] = mapped_column(Float(53))

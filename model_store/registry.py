@@ -1,0 +1,260 @@
+"""Where versions live: a writable store, and behind it the read-only one that ships with the project.
+
+    <store>/<name>/<version>/manifest.json, model.safetensors
+    <store>/<name>/aliases.json
+
+A version appears by one rename, so a reader sees all of it or none; nothing ever changes inside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from model_store.durable import PUBLIC_FOLDER, locked, replace, sync, write
+from model_store.errors import (
+    CorruptVersionError,
+    InvalidAliasError,
+    ModelNotFoundError,
+    VersionExistsError,
+    VersionNotFoundError,
+)
+from model_store.manifest import MANIFEST_FILE, NAME_PATTERN, WEIGHTS_FILE, Manifest, Name
+from nca.errors import InvalidArchitectureError
+from nca.network import Network
+from nca.weights import validate
+
+SHIPPED = Path(__file__).parent / "published"
+PRODUCTION = "production"
+ALIASES_FILE = "aliases.json"
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+"""A manifest is a few kilobytes; a file beyond this is not one."""
+WEIGHTS_BYTES_MAX = 64 * 1024 * 1024
+"""A thousand times what an M3D-NCA takes."""
+
+_HISTORIES = TypeAdapter(dict[Name, Annotated[list[Name], Field(min_length=1)]])
+"""What ``aliases.json`` holds: every version an alias has pointed at, the present one last."""
+
+
+class Registry:
+    """Versions and aliases by name. Reading never writes; names are checked before they touch the file system."""
+
+    def __init__(self, root: Path, *, shipped: Path | None = SHIPPED) -> None:
+        self._root = root
+        self._stores = [root] + ([shipped] if shipped is not None and shipped != root else [])
+
+    def names(self) -> list[str]:
+        """Every model that has a version, usable or not, sorted."""
+        found = {folder.name for store in self._stores for folder in _folders(store) if _folders(folder)}
+        return sorted(found)
+
+    def versions(self, name: str) -> list[str]:
+        """Version names of a model, sorted; corrupt ones are among them.
+
+        Raises:
+            ModelNotFoundError: no such model.
+        """
+        found = {one.name for store in self._stores for one in _folders(store / _checked(name, ModelNotFoundError))}
+        if not found:
+            raise ModelNotFoundError(f"there is no model {name!r}")
+        return sorted(found)
+
+    def manifest(self, name: str, version: str) -> Manifest:
+        """The manifest of one version.
+
+        Raises:
+            ModelNotFoundError, VersionNotFoundError: there is none.
+            CorruptVersionError: it cannot be read, or belongs elsewhere.
+        """
+        path = self._folder(name, version) / MANIFEST_FILE
+        try:
+            manifest = Manifest.model_validate_json(_read(path, MANIFEST_BYTES_MAX))
+        except (OSError, ValidationError, InvalidArchitectureError) as error:
+            raise CorruptVersionError(f"{name} {version}: the manifest cannot be read") from error
+        if (manifest.name, manifest.version) != (name, version):
+            raise CorruptVersionError(f"{name} {version}: the manifest is that of {manifest.name} {manifest.version}")
+        return manifest
+
+    def resolve(self, name: str, selector: str | None = None) -> Manifest:
+        """The manifest that a version name or alias stands for; without one `production`, else the newest usable.
+
+        Raises:
+            ModelNotFoundError, VersionNotFoundError, CorruptVersionError: as `manifest`.
+        """
+        versions, aliases = self.versions(name), self.aliases(name)
+        if selector is not None:
+            return self.manifest(name, aliases.get(selector, selector))
+        if PRODUCTION in aliases:
+            return self.manifest(name, aliases[PRODUCTION])
+        usable = []
+        for version in versions:
+            with suppress(CorruptVersionError):
+                usable.append(self.manifest(name, version))
+        if not usable:
+            raise CorruptVersionError(f"{name}: no version is usable")
+        return max(usable, key=lambda one: one.created)
+
+    def load_network(self, manifest: Manifest) -> Network:
+        """The weights of a version, checked against the manifest's sum and the architecture's shapes.
+
+        Raises:
+            CorruptVersionError: they do not agree.
+        """
+        label = f"{manifest.name} {manifest.version}"
+        try:
+            data = _read(self._folder(manifest.name, manifest.version) / WEIGHTS_FILE, WEIGHTS_BYTES_MAX)
+            if hashlib.sha256(data).hexdigest() != manifest.files.get(WEIGHTS_FILE):
+                raise CorruptVersionError(f"{label}: the weights are not those that were published (sha256 differs)")
+            weights = load(data)
+            validate(manifest.architecture, weights)
+        except OSError as error:
+            raise CorruptVersionError(f"{label}: the weights cannot be read") from error
+        except (SafetensorError, InvalidArchitectureError) as error:
+            raise CorruptVersionError(f"{label}: the weights cannot be used: {error}") from error
+        return Network(manifest.architecture, weights)
+
+    def publish(self, manifest: Manifest, weights: Mapping[str, NDArray[np.float32]]) -> Manifest:
+        """Add a version; returns its manifest with the sum of its weights filled in. It is whole or not there.
+
+        Raises:
+            VersionExistsError: the version is there already; of two that race, one gets this.
+            InvalidArchitectureError: the weights do not fit the manifest.
+        """
+        validate(manifest.architecture, weights)
+        if manifest.version in self._known(manifest.name):
+            raise VersionExistsError(f"{manifest.name} {manifest.version} is published already")
+        data = save(dict(weights))
+        manifest = manifest.model_copy(update={"files": {WEIGHTS_FILE: hashlib.sha256(data).hexdigest()}})
+        parent = self._home(manifest.name)
+        staged = Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
+        try:
+            write(staged / WEIGHTS_FILE, data)
+            write(staged / MANIFEST_FILE, manifest.to_json().encode())
+            staged.chmod(PUBLIC_FOLDER)
+            sync(staged)
+            _rename_new(staged, parent / manifest.version)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        sync(parent)
+        return manifest
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Alias -> version; the writable store's come before the shipped ones.
+
+        Raises:
+            ModelNotFoundError: the name is not one.
+            CorruptVersionError: the aliases cannot be read.
+        """
+        merged: dict[str, str] = {}
+        for store in reversed(self._stores):
+            merged |= {alias: history[-1] for alias, history in self._histories(store, name).items()}
+        return merged
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a version, which must be whole.
+
+        Raises:
+            InvalidAliasError, ModelNotFoundError, VersionNotFoundError, CorruptVersionError
+        """
+        _checked(alias, InvalidAliasError)
+        if alias in self.versions(name):
+            raise InvalidAliasError(f"{alias!r} is the name of a version")
+        self.load_network(self.manifest(name, version))
+        with locked(self._home(name)):
+            histories = self._histories(self._root, name)
+            shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
+            before = histories.get(alias, shipped)
+            if before[-1:] != [version]:
+                self._write_histories(name, histories | {alias: [*before, version]})
+
+    def rollback(self, name: str, alias: str) -> str:
+        """Point an alias at the version it had before; returns that version.
+
+        Raises:
+            InvalidAliasError: it never had another.
+        """
+        self.versions(name)
+        with locked(self._home(name)):
+            histories = self._histories(self._root, name)
+            history = histories.get(alias, [])
+            if len(history) < 2:
+                raise InvalidAliasError(f"{name}: {alias!r} has no earlier version to return to")
+            self.load_network(self.manifest(name, history[-2]))
+            self._write_histories(name, histories | {alias: history[:-1]})
+        return history[-2]
+
+    def _home(self, name: str) -> Path:
+        """The model's folder in the writable store, made where it is missing."""
+        parent = self._root / name
+        parent.mkdir(parents=True, exist_ok=True)
+        sync(self._root)
+        return parent
+
+    def _folder(self, name: str, version: str) -> Path:
+        if version not in self.versions(name):
+            raise VersionNotFoundError(f"{name} has no version {version!r}")
+        return next(store / name / version for store in self._stores if (store / name / version).is_dir())
+
+    def _known(self, name: str) -> list[str]:
+        with suppress(ModelNotFoundError):
+            return self.versions(name)
+        return []
+
+    def _histories(self, store: Path, name: str) -> dict[str, list[str]]:
+        path = store / _checked(name, ModelNotFoundError) / ALIASES_FILE
+        try:
+            return _HISTORIES.validate_json(_read(path, MANIFEST_BYTES_MAX))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValidationError) as error:
+            raise CorruptVersionError(f"{name}: the aliases cannot be read") from error
+
+    def _write_histories(self, name: str, histories: dict[str, list[str]]) -> None:
+        data = (json.dumps(histories, indent=2, sort_keys=True) + "\n").encode()
+        replace(self._root / name / ALIASES_FILE, data)
+
+
+def _checked(name: str, error: type[Exception]) -> str:
+    """The name, if it can be one: what comes from a URL never leaves the store's folder."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise error(f"{name[:64]!r} cannot be a name here")
+    return name
+
+
+def _folders(parent: Path) -> list[Path]:
+    """Folders with a proper name; what is being written starts with a dot and is not one of them."""
+    if not parent.is_dir():
+        return []
+    return [one for one in parent.iterdir() if one.is_dir() and re.fullmatch(NAME_PATTERN, one.name)]
+
+
+def _read(path: Path, bytes_max: int) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise OSError(errno.EFBIG, "the file is too large to be what it should be")
+    return data
+
+
+def _rename_new(staged: Path, target: Path) -> None:
+    """Rename a folder to a name that is free; of two that race, one finds it taken by a folder that is not empty."""
+    try:
+        staged.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise VersionExistsError(f"{target.parent.name} {target.name} is published already") from error
+        raise

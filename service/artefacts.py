@@ -1,0 +1,53 @@
+"""The files of a finished job as responses, its verdict in the headers."""
+
+from __future__ import annotations
+
+from starlette.responses import FileResponse, Response
+
+from jobs.blobs import Blobs
+from jobs.models import Job
+from jobs.state import JobState
+from service.errors import Problem
+
+POLL_S = 1
+"""What `Retry-After` says of a job that is not finished."""
+FILES = {
+    "mask": ("mask.nii.gz", "application/gzip"),
+    "uncertainty": ("uncertainty.nii.gz", "application/gzip"),
+    "preview": ("preview.png", "image/png"),
+}
+"""File name and media type of each artefact."""
+
+
+def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) -> Response:
+    """One file of a succeeded job.
+
+    Raises:
+        Problem: ``job_not_finished``, ``job_cancelled``, ``result_gone``, or the job's own failure code with
+            ``failure_status``.
+    """
+    if not job.finished:
+        raise Problem("job_not_finished", f"the job is {job.state}", headers={"Retry-After": str(POLL_S)})
+    if job.state is JobState.CANCELLED:
+        raise Problem("job_cancelled", members={"job": job.id})
+    if job.state is JobState.FAILED:
+        code = job.error_code or "job_failed"
+        raise Problem(code, job.error_detail or "", status=failure_status, members={"job": job.id})
+    file_name, media_type = FILES[name]
+    path = blobs.result_dir(job.id, job.attempt) / file_name
+    if not path.is_file():
+        raise Problem("result_gone")
+    return FileResponse(path, media_type=media_type, filename=f"{job.id}_{file_name}", headers=verdict(job))
+
+
+def verdict(job: Job) -> dict[str, str]:
+    """The verdict on a succeeded job as headers; a figure that is undefined has none."""
+    result = job.result or {}
+    figures = {
+        "NCAgate-Verdict": result.get("verdict"),
+        "NCAgate-NQM": result.get("nqm"),
+        "NCAgate-Predicted-Dice": result.get("predicted_dice"),
+        "NCAgate-Reasons": ",".join(one["code"] for one in result.get("reasons") or ()),
+        "NCAgate-Job": job.id,
+    }
+    return {name: str(value) for name, value in figures.items() if value is not None}

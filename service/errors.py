@@ -1,0 +1,74 @@
+"""Every problem the gateway itself answers with: one table, from stable code to status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+JOB_FAILED_TITLE = "The scan could not be segmented"
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """One kind of problem: what clients may rely on is ``code`` and ``status``."""
+
+    code: str
+    status: int
+    title: str
+    detail: str
+
+
+_TABLE = (
+    ProblemType("malformed_request", 400, "The request could not be read", "the body is not what its header says"),
+    ProblemType("malformed_upload", 400, "The multipart body is malformed", "a part has no name"),
+    ProblemType("upload_incomplete", 400, "The upload was cut off", "the body ended before its last boundary"),
+    ProblemType("not_found", 404, "There is nothing at this address", "no route matches this path"),
+    ProblemType("job_not_found", 404, "There is no such job", "no job has this identifier"),
+    ProblemType("model_not_found", 404, "There is no such model", "no model is called 'brain'"),
+    ProblemType("version_not_found", 404, "There is no such version", "'hippocampus' has no version '9.9.9'"),
+    ProblemType("method_not_allowed", 405, "This address does not answer to this method", "use GET or DELETE"),
+    ProblemType("not_acceptable", 406, "None of the accepted media types is on offer", "ask for application/json"),
+    ProblemType("job_not_finished", 409, "The job has no result yet", "the job is queued"),
+    ProblemType("job_cancelled", 409, "The job was cancelled", "the job was cancelled and has no result"),
+    ProblemType("result_gone", 410, "The result is not there any more", "the file was removed from the store"),
+    ProblemType("body_too_large", 413, "The request body is too large", "at most 536870912 bytes are accepted"),
+    ProblemType("too_many_files", 413, "The request holds too many files", "at most 4096 files are accepted"),
+    ProblemType("unsupported_media_type", 415, "The body is not multipart/form-data", "send multipart/form-data"),
+    ProblemType("missing_scan", 422, "The request holds no scan", "put the scan into the field 'scan'"),
+    ProblemType("empty_file", 422, "A file is empty", "file 1 of the field 'scan' has no bytes"),
+    ProblemType("unexpected_field", 422, "The form has a field nobody knows", "the form has a field 'file'"),
+    ProblemType("invalid_parameter", 422, "A parameter is out of range", "members: at most 50"),
+    ProblemType("alias_invalid", 422, "The alias cannot be set", "'production' has no earlier version to return to"),
+    ProblemType("internal_error", 500, "The gateway made a mistake", "it has been logged"),
+    ProblemType("version_corrupt", 503, "This version is damaged", "the weights differ from their checksum"),
+    ProblemType("database_unavailable", 503, "The database does not answer", "try again later"),
+    ProblemType("not_ready", 503, "The service cannot work right now", "broker: the broker does not answer"),
+    ProblemType("storage_full", 507, "The disk is full", "nothing of the upload was kept"),
+)
+PROBLEMS: Mapping[str, ProblemType] = {one.code: one for one in _TABLE}
+"""By code."""
+
+
+class Problem(HTTPException):
+    """An answer that is a problem; ``members`` are further fields of its body.
+
+    The code stands in `PROBLEMS`, unless ``status`` is given: then it is a job's own failure code.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str | None = None,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        kind = PROBLEMS[code] if status is None else ProblemType(code, status, JOB_FAILED_TITLE, "")
+        super().__init__(kind.status, detail or kind.detail, dict(headers or {}))
+        self.code = code
+        self.title = kind.title
+        self.members = dict(members or {})

@@ -1,0 +1,147 @@
+"""/jobs: how far a job is, its files, its events, its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from jobs.repository import PAGE_MAX, JobRepository, cursor
+from jobs.state import JobState
+from service.artefacts import FILES, POLL_S, artefact
+from service.gateway import Gateway, TheGateway
+from service.problems import documented
+from service.schemas import JobList, JobView, job_json
+from service.watch import snapshots
+
+KEEP_ALIVE_S = 15.0
+"""A stream of events is never silent for longer, so that proxies keep it open."""
+
+router = APIRouter(tags=["jobs"])
+_AWAY = ("internal_error", "database_unavailable")
+
+
+def _file_responses(name: str) -> dict[int | str, dict[str, Any]]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    found = {"description": f"The {name}, its verdict in headers.", "content": {FILES[name][1]: binary}}
+    return {
+        200: found,
+        **documented("job_not_found", "job_not_finished", "job_cancelled", "result_gone", *_AWAY),
+    }
+
+
+@router.get("/jobs", summary="List jobs", response_model=JobList, responses=documented("invalid_parameter", *_AWAY))
+def list_jobs(
+    gateway: TheGateway,
+    state: JobState | None = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+    before: Annotated[str | None, Query(max_length=100, description="From the `next` link of a page.")] = None,
+) -> Response:
+    """Jobs, newest first, one page at a time."""
+    jobs = gateway.repository.list(state=state, limit=limit, before=before)
+    following = None
+    if len(jobs) == limit:
+        query = {"limit": limit, "before": cursor(jobs[-1])} | ({"state": state.value} if state else {})
+        following = f"/jobs?{urlencode(query)}"
+    return JSONResponse({"jobs": [job_json(job) for job in jobs], "next": following})
+
+
+@router.get(
+    "/jobs/{job_id}",
+    summary="Show a job",
+    response_model=JobView,
+    responses=documented("job_not_found", *_AWAY),
+)
+def show_job(job_id: str, gateway: TheGateway) -> Response:
+    """State, progress and place in the queue; once it has succeeded, the verdict and its figures."""
+    job = gateway.job(job_id)
+    headers = {} if job.finished else {"Retry-After": str(POLL_S)}
+    return JSONResponse(job_json(job, position=gateway.repository.position(job_id)), headers=headers)
+
+
+@router.get("/jobs/{job_id}/mask", summary="The mask", response_model=None, responses=_file_responses("mask"))
+def mask(job_id: str, gateway: TheGateway) -> Response:
+    """The mask as NIfTI, on the scan's own grid. Where the job failed: 409 with the job's own code."""
+    return artefact(gateway.blobs, gateway.job(job_id), "mask")
+
+
+@router.get(
+    "/jobs/{job_id}/uncertainty",
+    summary="The uncertainty",
+    response_model=None,
+    responses=_file_responses("uncertainty"),
+)
+def uncertainty(job_id: str, gateway: TheGateway) -> Response:
+    """The ensemble's standard deviation per voxel as NIfTI; 409 as for the mask."""
+    return artefact(gateway.blobs, gateway.job(job_id), "uncertainty")
+
+
+@router.get("/jobs/{job_id}/preview", summary="The preview", response_model=None, responses=_file_responses("preview"))
+def preview(job_id: str, gateway: TheGateway) -> Response:
+    """Three planes with mask, uncertainty and verdict as PNG; 409 as for the mask."""
+    return artefact(gateway.blobs, gateway.job(job_id), "preview")
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="Follow a job",
+    response_model=None,
+    responses={
+        200: {
+            "description": "Server-sent events: `job` at every change, then `end` (or `erased`).",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **documented("job_not_found", *_AWAY),
+    },
+)
+def events(job_id: str, gateway: TheGateway) -> Response:
+    """The job's changes as they happen; the stream ends with the job."""
+    gateway.job(job_id)
+    return StreamingResponse(_events(gateway.repository, job_id), media_type="text/event-stream")
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=202,
+    summary="Cancel or erase a job",
+    response_model=None,
+    responses={
+        202: {"description": "It is being cancelled, or is cancelled already.", "model": JobView},
+        204: {"description": "It was finished; its row and its files are erased."},
+        **documented("job_not_found", *_AWAY),
+    },
+)
+def delete_job(job_id: str, gateway: TheGateway) -> Response:
+    """Cancel a job that is queued or running; erase one that is finished."""
+    if gateway.job(job_id).finished:
+        return _erase(gateway, job_id)
+    gateway.repository.request_cancel(job_id)
+    return JSONResponse(job_json(gateway.job(job_id)), 202)
+
+
+def _erase(gateway: Gateway, job_id: str) -> Response:
+    if not gateway.repository.erase(job_id):
+        gateway.job(job_id)  # another request was faster: 404
+    gateway.blobs.erase(job_id)
+    return Response(status_code=204)
+
+
+async def _events(repository: JobRepository, job_id: str) -> AsyncIterator[str]:
+    last, spoken = "", time.monotonic()
+    async for snapshot in snapshots(repository, job_id):
+        if snapshot is None:
+            yield f'event: erased\ndata: {{"id": "{job_id}"}}\n\n'
+            return
+        job, position = snapshot
+        data = json.dumps(job_json(job, position=position))
+        if data != last:
+            last, spoken = data, time.monotonic()
+            yield f"event: {'end' if job.finished else 'job'}\ndata: {data}\n\n"
+        elif time.monotonic() - spoken > KEEP_ALIVE_S:
+            spoken = time.monotonic()
+            yield ": still here\n\n"

@@ -1,0 +1,89 @@
+"""/models: what there is to segment with, and which version an alias means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from model_store.errors import ModelStoreError
+from model_store.manifest import Manifest
+from model_store.registry import Registry
+from service.gateway import TheGateway
+from service.problems import documented
+from service.schemas import AliasChange, AliasView, ModelList, ModelView, VersionSummary
+
+router = APIRouter(tags=["models"])
+Name = Annotated[str, Path(max_length=64, examples=["hippocampus"])]
+Version = Annotated[str, Path(max_length=64, examples=["1.0.0"])]
+Alias = Annotated[str, Path(max_length=64, examples=["production"])]
+
+
+@router.get("/models", summary="List models", responses=documented("internal_error"))
+def list_models(gateway: TheGateway) -> ModelList:
+    """All models with their versions."""
+    return ModelList(models=[_view(gateway.registry, name) for name in gateway.registry.names()])
+
+
+@router.get(
+    "/models/{name}",
+    summary="Show a model",
+    responses=documented("model_not_found", "invalid_parameter", "internal_error"),
+)
+def show_model(name: Name, gateway: TheGateway) -> ModelView:
+    """One model with its versions."""
+    return _view(gateway.registry, name)
+
+
+@router.get(
+    "/models/{name}/versions/{version}",
+    summary="Show a version",
+    responses=documented(
+        "model_not_found", "version_not_found", "invalid_parameter", "internal_error", "version_corrupt"
+    ),
+)
+def show_version(name: Name, version: Version, gateway: TheGateway) -> Manifest:
+    """The version's manifest: architecture, input contract, training, metrics, calibration, checksums."""
+    return gateway.registry.manifest(name, version)
+
+
+@router.put(
+    "/models/{name}/aliases/{alias}",
+    summary="Promote a version",
+    responses=documented(
+        "model_not_found", "version_not_found", "alias_invalid", "invalid_parameter", "body_too_large",
+        "malformed_request", "internal_error", "version_corrupt", "storage_full",
+    ),
+)  # fmt: skip
+def set_alias(name: Name, alias: Alias, change: AliasChange, gateway: TheGateway) -> AliasView:
+    """Let the alias mean this version from now on. Jobs already submitted keep theirs."""
+    gateway.registry.set_alias(name, alias, change.version)
+    return AliasView(model=name, alias=alias, version=change.version)
+
+
+@router.post(
+    "/models/{name}/aliases/{alias}/rollback",
+    summary="Roll an alias back",
+    responses=documented(
+        "model_not_found", "version_not_found", "alias_invalid", "invalid_parameter",
+        "internal_error", "version_corrupt", "storage_full",
+    ),
+)  # fmt: skip
+def roll_back(name: Name, alias: Alias, gateway: TheGateway) -> AliasView:
+    """Let the alias mean again what it meant before."""
+    return AliasView(model=name, alias=alias, version=gateway.registry.rollback(name, alias))
+
+
+def _view(registry: Registry, name: str) -> ModelView:
+    versions = [_summary(registry, name, version) for version in registry.versions(name)]
+    return ModelView(name=name, versions=versions, aliases=dict(registry.aliases(name)), link=f"/models/{name}")
+
+
+def _summary(registry: Registry, name: str, version: str) -> VersionSummary:
+    link = f"/models/{name}/versions/{version}"
+    try:
+        manifest = registry.manifest(name, version)
+        registry.load_network(manifest)
+    except ModelStoreError:
+        return VersionSummary(version=version, usable=False, created=None, link=link)
+    return VersionSummary(version=version, usable=True, created=manifest.created, link=link)

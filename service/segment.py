@@ -1,0 +1,168 @@
+"""POST /segment: a scan comes in, a job goes out, or its result where the client cares to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from jobs.models import Job, JobRequest
+from service.artefacts import POLL_S, artefact
+from service.errors import Problem
+from service.gateway import Gateway, TheGateway
+from service.negotiation import FILES, Offer, choose, preference
+from service.problems import documented
+from service.schemas import JobView, SegmentForm, job_json
+from service.uploads import SCAN, receive_upload
+from service.watch import wait_finished
+
+router = APIRouter(tags=["segment"])
+
+_BINARY = {"type": "string", "format": "binary"}
+_HEADERS = {
+    "Location": {"schema": {"type": "string"}, "description": "`/jobs/{id}`"},
+    "NCAgate-Verdict": {"schema": {"enum": ["accept", "flag"]}},
+    "NCAgate-NQM": {"schema": {"type": "number"}},
+    "NCAgate-Predicted-Dice": {"schema": {"type": "number"}},
+    "NCAgate-Reasons": {"schema": {"type": "string"}, "description": "Codes, separated by commas."},
+    "NCAgate-Job": {"schema": {"type": "string"}},
+}
+
+
+def _body_schema() -> dict[str, Any]:
+    form = SegmentForm.model_json_schema()
+    files = {
+        "type": "array",
+        "items": _BINARY,
+        "description": "A NIfTI file (.nii, .nii.gz), a zip of one DICOM series, or the files of one series.",
+    }
+    return {**form, "properties": {SCAN: files, **form["properties"]}, "required": [SCAN, "model"]}
+
+
+_OPENAPI = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _body_schema()}}},
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "schema": {"type": "string"},
+            "description": "`wait=N`: answer with the finished job if it takes at most N seconds; "
+            "`respond-async`: do not wait (RFC 7240).",
+            "examples": {"wait": {"value": "wait=30"}, "async": {"value": "respond-async"}},
+        },
+    ],
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Finished in time: the job (its state may be `failed`), the mask or the preview.",
+        "model": JobView,
+        "headers": _HEADERS,
+        "content": {
+            Offer.GZIP.value: {"schema": _BINARY},
+            Offer.PNG.value: {"schema": _BINARY},
+        },
+    },
+    202: {
+        "description": "Accepted; the job will reach exactly one final state.",
+        "model": JobView,
+        "headers": {
+            "Location": _HEADERS["Location"],
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."},
+            "Preference-Applied": {"schema": {"type": "string"}},
+        },
+    },
+    **documented(
+        "upload_incomplete", "malformed_upload", "model_not_found", "version_not_found", "not_acceptable",
+        "job_cancelled", "body_too_large", "too_many_files", "unsupported_media_type", "missing_scan",
+        "empty_file", "unexpected_field", "invalid_parameter", "internal_error", "version_corrupt",
+        "database_unavailable", "storage_full",
+    ),
+}  # fmt: skip
+
+
+@router.post(
+    "/segment",
+    status_code=202,
+    summary="Segment a scan",
+    response_model=None,
+    responses=_RESPONSES,
+    openapi_extra=_OPENAPI,
+)
+async def segment(request: Request, gateway: TheGateway) -> Response:
+    """Queue a scan for segmentation.
+
+    Answers 202 with the job. With `Prefer: wait=N`, 200 with the finished job if it is finished in time. With
+    `Accept: application/gzip` the mask, with `Accept: image/png` the preview, the verdict in headers; these
+    wait without being asked to, and a scan that turns out unusable is then a 422 with the job's own code.
+    """
+    offer = choose(request.headers.get("accept"))
+    wish = preference(request.headers.getlist("prefer"))
+    longest = gateway.settings.wait_max_s
+    seconds = wish.seconds(longest=longest, default=longest if offer in FILES else 0.0)
+    job = await _accept(request, gateway)
+    job = await wait_finished(gateway.repository, job, seconds)
+    return await run_in_threadpool(_answer, gateway, job, offer, wish.applied(seconds))
+
+
+async def _accept(request: Request, gateway: Gateway) -> Job:
+    settings = gateway.settings
+    with gateway.blobs.staging() as folder:
+        upload = await receive_upload(request, folder, files_max=settings.files_max, count=gateway.metrics.uploaded)
+        return await run_in_threadpool(_submit, gateway, upload.fields, folder)
+
+
+def _submit(gateway: Gateway, fields: Mapping[str, str], folder: Path) -> Job:
+    """Files first, then the row, then the message: whatever fails, nothing is half there."""
+    wanted = _resolve(gateway, _form(fields))
+    job_id = uuid4().hex
+    try:
+        gateway.blobs.commit_input(folder, job_id)
+        job = gateway.repository.create(job_id, wanted)
+    except BaseException:
+        gateway.blobs.erase(job_id)
+        raise
+    gateway.send(job_id)
+    return job
+
+
+def _form(fields: Mapping[str, str]) -> SegmentForm:
+    try:
+        return SegmentForm.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Problem("invalid_parameter", f"{first['loc'][0]}: {first['msg']}") from None
+
+
+def _resolve(gateway: Gateway, form: SegmentForm) -> JobRequest:
+    """Pin the version, fill in the defaults."""
+    manifest = gateway.registry.resolve(form.model, form.version)
+    gateway.registry.load_network(manifest)  # a damaged version is refused now, not by a worker later
+    members = form.members or manifest.calibration.members
+    if members > gateway.settings.members_max:
+        raise Problem("invalid_parameter", f"members: at most {gateway.settings.members_max}")
+    return JobRequest(
+        model=manifest.name,
+        version=manifest.version,
+        min_dice=gateway.settings.min_dice if form.min_dice is None else form.min_dice,
+        members=members,
+        seed=form.seed,
+    )
+
+
+def _answer(gateway: Gateway, job: Job, offer: Offer, applied: Mapping[str, str]) -> Response:
+    headers = {"Location": f"/jobs/{job.id}", **applied, "Vary": "Accept, Prefer"}
+    if not job.finished:
+        body = job_json(job, position=gateway.repository.position(job.id))
+        return JSONResponse(body, 202, headers={**headers, "Retry-After": str(POLL_S)})
+    if offer in FILES:
+        response = artefact(gateway.blobs, job, FILES[offer], failure_status=422)
+        response.headers.update({**headers, "Content-Type": offer.value})
+        return response
+    return JSONResponse(job_json(job), headers=headers)

@@ -1,0 +1,102 @@
+"""What several rooms' tests share: a tiny network and a published version of it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.contract import QUANTILES
+from model_store.manifest import (
+    Calibration,
+    CodedConcept,
+    InputContract,
+    IntensityQuantiles,
+    Manifest,
+    Preprocessing,
+    Segment,
+    TrainingRecord,
+)
+from model_store.registry import Registry
+from nca.architecture import Architecture, Level
+from nca.network import FloatArray, Network
+from nca.quality import Line
+from nca.weights import expected
+
+TINY = Architecture((Level(5, 3, (2, 2, 2)), Level(3, 4)), channels=6, hidden=10)
+WIDE = (0.001, 1000.0)
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., Network]:
+    """A network with random weights, strong enough that its states move."""
+
+    def make(architecture: Architecture = TINY, *, seed: int = 0) -> Network:
+        rng = np.random.default_rng(seed)
+        weights: dict[str, FloatArray] = {}
+        for name, shape in expected(architecture).items():
+            values = rng.normal(0.0, 0.3, shape)
+            positive = name.endswith(("variance", "scale"))
+            weights[name] = (np.abs(values) + 0.5 if positive else values).astype(np.float32)
+        return Network(architecture, weights)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_manifest() -> Callable[..., Manifest]:
+    """A manifest of the tiny network that expects anything; keyword arguments replace fields."""
+
+    def make(**changes: Any) -> Manifest:
+        architecture = changes.get("architecture", TINY)
+        lines = tuple(Line(n, -0.1, 0.95, 0.02, -0.9, 50) for n in range(2, 11))
+        fields: dict[str, Any] = {
+            "name": "tiny",
+            "version": "1.0.0",
+            "created": datetime(2026, 1, 1, tzinfo=UTC),
+            "code_version": "0.1.0",
+            "licence": "CC0-1.0",
+            "attribution": "Random weights, for tests.",
+            "intended_use": "None.",
+            "architecture": architecture,
+            "parameters": architecture.parameter_count(),
+            "preprocessing": Preprocessing(spacing_mm=(1.0, 1.0, 1.0)),
+            "segments": tuple(
+                Segment(label=i, name=f"thing {i}", code=CodedConcept(scheme="99TEST", value=str(i), meaning="Thing"))
+                for i in range(1, architecture.outputs + 1)
+            ),
+            "contract": InputContract(
+                modalities=("MR",),
+                spacing_mm=(WIDE, WIDE, WIDE),
+                extent_mm=(WIDE, WIDE, WIDE),
+                intensity=IntensityQuantiles(
+                    quantiles=QUANTILES, low=(-1e6,) * len(QUANTILES), high=(1e6,) * len(QUANTILES)
+                ),
+                volume_ml=((0.0, 1e6),) * architecture.outputs,
+            ),
+            "training": TrainingRecord(
+                data="none", seed=0, training_scans=(), validation_scans=(), config={}, iterations=0, minutes=0.0
+            ),
+            "metrics": {},
+            "calibration": Calibration.from_lines(lines, min_dice=0.8),
+            "files": {},
+        }
+        return Manifest(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def publish_tiny(
+    make_network: Callable[..., Network], make_manifest: Callable[..., Manifest]
+) -> Callable[..., Manifest]:
+    """Publish a tiny version with random weights into a store folder; keyword arguments replace manifest fields."""
+
+    def publish(store: Path, *, seed: int = 0, **changes: Any) -> Manifest:
+        manifest = make_manifest(**changes)
+        network = make_network(manifest.architecture, seed=seed)
+        return Registry(store, shipped=None).publish(manifest, network.weights)
+
+    return publish

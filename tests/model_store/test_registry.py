@@ -1,0 +1,240 @@
+import json
+import multiprocessing
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.errors import (
+    CorruptVersionError,
+    InvalidAliasError,
+    ModelNotFoundError,
+    VersionExistsError,
+    VersionNotFoundError,
+)
+from model_store.loaded import load_version
+from model_store.manifest import Manifest
+from model_store.registry import Registry
+from nca.errors import InvalidArchitectureError
+from nca.network import Network
+
+Publish = Callable[..., Manifest]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def registry(store: Path) -> Registry:
+    return Registry(store, shipped=None)
+
+
+class TestPublish:
+    def test_what_is_published_is_what_is_loaded(
+        self, store: Path, registry: Registry, publish_tiny: Publish, make_network: Callable[..., Network]
+    ) -> None:
+        published = publish_tiny(store)
+        loaded = load_version(registry, "tiny")
+        assert loaded.manifest == published
+        for name, array in make_network().weights.items():
+            np.testing.assert_array_equal(loaded.network.weights[name], array)
+
+    def test_a_version_is_immutable(self, store: Path, publish_tiny: Publish) -> None:
+        publish_tiny(store)
+        before = (store / "tiny" / "1.0.0" / "model.safetensors").read_bytes()
+        with pytest.raises(VersionExistsError):
+            publish_tiny(store, seed=1)
+        assert (store / "tiny" / "1.0.0" / "model.safetensors").read_bytes() == before
+        assert sorted(one.name for one in (store / "tiny").iterdir()) == ["1.0.0"]
+
+    def test_weights_that_do_not_fit_are_not_published(
+        self, store: Path, registry: Registry, make_manifest: Callable[..., Manifest]
+    ) -> None:
+        with pytest.raises(InvalidArchitectureError):
+            registry.publish(make_manifest(), {"level0": np.zeros(3, np.float32)})
+        assert registry.names() == []
+
+    def test_a_publish_under_way_or_broken_off_is_not_seen(
+        self, store: Path, registry: Registry, publish_tiny: Publish
+    ) -> None:
+        publish_tiny(store)
+        left = store / "tiny" / ".publishing-abc"
+        left.mkdir()
+        (left / "manifest.json").write_text("{}")
+        assert registry.versions("tiny") == ["1.0.0"]
+
+    def test_of_two_that_race_one_wins(
+        self,
+        store: Path,
+        registry: Registry,
+        make_manifest: Callable[..., Manifest],
+        make_network: Callable[..., Network],
+    ) -> None:
+        context = multiprocessing.get_context("fork")
+        results = context.Queue()
+        arguments = (store, make_manifest(), dict(make_network().weights), results)
+        racers = [context.Process(target=_publish_in_a_process, args=arguments) for _ in range(4)]
+        for racer in racers:
+            racer.start()
+        outcomes = sorted(results.get(timeout=60) for _ in racers)
+        for racer in racers:
+            racer.join(timeout=60)
+        assert outcomes == ["published", "version_exists", "version_exists", "version_exists"]
+        assert load_version(registry, "tiny").manifest.version == "1.0.0"
+        assert [one.name for one in (store / "tiny").iterdir()] == ["1.0.0"]
+
+
+def _publish_in_a_process(store: Path, manifest: Manifest, weights: dict[str, Any], results: Any) -> None:
+    try:
+        Registry(store, shipped=None).publish(manifest, weights)
+        results.put("published")
+    except VersionExistsError as error:
+        results.put(error.code)
+
+
+class TestResolve:
+    def test_without_an_alias_the_newest_is_meant(self, store: Path, registry: Registry, publish_tiny: Publish) -> None:
+        publish_tiny(store, version="b", created=datetime(2026, 1, 1, tzinfo=UTC))
+        publish_tiny(store, version="a", created=datetime(2026, 2, 1, tzinfo=UTC))
+        assert registry.resolve("tiny").version == "a"
+
+    def test_production_comes_before_the_newest(self, store: Path, registry: Registry, publish_tiny: Publish) -> None:
+        publish_tiny(store, version="a")
+        publish_tiny(store, version="b", created=datetime(2026, 2, 1, tzinfo=UTC))
+        registry.set_alias("tiny", "production", "a")
+        assert registry.resolve("tiny").version == "a"
+        assert registry.resolve("tiny", "b").version == "b"
+
+    @pytest.mark.parametrize("name", ["nothing", "../tiny", "tiny/..", "", ".", "TINY", "a" * 65, "tiny\x00"])
+    def test_a_name_that_is_none_is_not_found(
+        self, store: Path, registry: Registry, publish_tiny: Publish, name: str
+    ) -> None:
+        publish_tiny(store)
+        with pytest.raises(ModelNotFoundError):
+            registry.resolve(name)
+
+    @pytest.mark.parametrize("version", ["2.0.0", "../1.0.0", "..", "", "aliases.json"])
+    def test_a_version_that_is_none_is_not_found(
+        self, store: Path, registry: Registry, publish_tiny: Publish, version: str
+    ) -> None:
+        publish_tiny(store)
+        with pytest.raises(VersionNotFoundError):
+            registry.resolve("tiny", version)
+
+
+class TestCorruption:
+    @pytest.fixture
+    def two(self, store: Path, publish_tiny: Publish) -> Path:
+        publish_tiny(store, version="good", created=datetime(2026, 1, 1, tzinfo=UTC))
+        publish_tiny(store, version="bad", created=datetime(2026, 2, 1, tzinfo=UTC))
+        return store / "tiny" / "bad"
+
+    def flip(self, path: Path, at: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[at] ^= 1
+        path.write_bytes(bytes(data))
+
+    @pytest.mark.parametrize("at", [0, 9, -1])
+    def test_a_flipped_bit_in_the_weights_is_refused_by_name(self, registry: Registry, two: Path, at: int) -> None:
+        self.flip(two / "model.safetensors", at)
+        with pytest.raises(CorruptVersionError, match="tiny bad"):
+            load_version(registry, "tiny", "bad")
+        assert load_version(registry, "tiny", "good").manifest.version == "good"
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}'])
+    def test_a_manifest_that_cannot_be_read_is_refused_by_name(self, registry: Registry, two: Path, text: str) -> None:
+        (two / "manifest.json").write_text(text)
+        with pytest.raises(CorruptVersionError, match="tiny bad"):
+            registry.manifest("tiny", "bad")
+        assert registry.resolve("tiny").version == "good"
+        assert registry.versions("tiny") == ["bad", "good"]
+
+    def test_a_missing_file_is_refused(self, registry: Registry, two: Path) -> None:
+        (two / "model.safetensors").unlink()
+        with pytest.raises(CorruptVersionError):
+            load_version(registry, "tiny", "bad")
+
+    def test_a_version_moved_under_another_name_is_refused(self, store: Path, registry: Registry, two: Path) -> None:
+        two.rename(store / "tiny" / "other")
+        with pytest.raises(CorruptVersionError):
+            registry.manifest("tiny", "other")
+
+    def test_an_architecture_that_makes_no_sense_is_refused(self, registry: Registry, two: Path) -> None:
+        manifest = json.loads((two / "manifest.json").read_text())
+        manifest["architecture"]["levels"][0]["kernel"] = 4
+        (two / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(CorruptVersionError):
+            registry.manifest("tiny", "bad")
+
+    def test_a_pickle_in_place_of_the_weights_is_never_loaded(self, registry: Registry, two: Path) -> None:
+        (two / "model.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n.")
+        with pytest.raises(CorruptVersionError):
+            load_version(registry, "tiny", "bad")
+
+    def test_an_alias_is_not_pointed_at_a_corrupt_version(self, registry: Registry, two: Path) -> None:
+        self.flip(two / "model.safetensors", -1)
+        with pytest.raises(CorruptVersionError):
+            registry.set_alias("tiny", "production", "bad")
+        assert registry.aliases("tiny") == {}
+
+
+class TestAliases:
+    def test_rollback_returns_to_the_version_before(
+        self, store: Path, registry: Registry, publish_tiny: Publish
+    ) -> None:
+        for version in ("a", "b", "c"):
+            publish_tiny(store, version=version)
+            registry.set_alias("tiny", "production", version)
+        assert registry.rollback("tiny", "production") == "b"
+        assert registry.rollback("tiny", "production") == "a"
+        assert registry.resolve("tiny").version == "a"
+        with pytest.raises(InvalidAliasError):
+            registry.rollback("tiny", "production")
+
+    def test_setting_it_to_where_it_points_changes_nothing(
+        self, store: Path, registry: Registry, publish_tiny: Publish
+    ) -> None:
+        for version in ("a", "b"):
+            publish_tiny(store, version=version)
+            registry.set_alias("tiny", "production", version)
+        registry.set_alias("tiny", "production", "b")
+        assert registry.rollback("tiny", "production") == "a"
+
+    @pytest.mark.parametrize("alias", ["", "../x", "UPPER", "1.0.0"])
+    def test_an_impossible_alias_is_refused(
+        self, store: Path, registry: Registry, publish_tiny: Publish, alias: str
+    ) -> None:
+        publish_tiny(store)
+        with pytest.raises(InvalidAliasError):
+            registry.set_alias("tiny", alias, "1.0.0")
+
+    def test_an_alias_needs_a_version_that_is_there(
+        self, store: Path, registry: Registry, publish_tiny: Publish
+    ) -> None:
+        publish_tiny(store)
+        with pytest.raises(VersionNotFoundError):
+            registry.set_alias("tiny", "production", "2.0.0")
+
+
+class TestShippedStore:
+    def test_versions_and_aliases_of_both_are_seen_and_only_the_writable_one_is_written(
+        self, tmp_path: Path, publish_tiny: Publish
+    ) -> None:
+        shipped, own = tmp_path / "shipped", tmp_path / "own"
+        publish_tiny(shipped, version="s")
+        Registry(shipped, shipped=None).set_alias("tiny", "production", "s")
+        listing = sorted(shipped.rglob("*"))
+        registry = Registry(own, shipped=shipped)
+        assert registry.resolve("tiny").version == "s"
+        publish_tiny(own, version="o")
+        registry.set_alias("tiny", "production", "o")
+        assert registry.versions("tiny") == ["o", "s"]
+        assert registry.resolve("tiny").version == "o"
+        assert registry.rollback("tiny", "production") == "s"
+        assert registry.resolve("tiny").version == "s"
+        assert sorted(shipped.rglob("*")) == listing

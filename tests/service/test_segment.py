@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+FIELDS = {"model": "tiny"}
+
+
+def stored(service: Any, job_id: str) -> list[bytes]:
+    return [path.read_bytes() for path in service.gateway.blobs.input_files(job_id)]
+
+
+class TestAccepted:
+    def test_answers_202_with_location_and_the_job(self, service: Any) -> None:
+        answer = service.client.post("/segment", files={"scan": b"scan"}, data=FIELDS)
+        job = answer.json()
+        assert answer.status_code == 202
+        assert answer.headers["Location"] == job["links"]["self"] == f"/jobs/{job['id']}"
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert (job["state"], job["position"], job["error"]) == ("queued", 0, None)
+
+    def test_the_defaults_are_the_versions_and_the_settings(self, service: Any) -> None:
+        job = service.client.post("/segment", files={"scan": b"scan"}, data=FIELDS).json()
+        assert (job["version"], job["members"], job["min_dice"], job["seed"]) == ("1.0.0", 10, 0.8, 0)
+
+    def test_what_the_client_chose_is_kept(self, service: Any) -> None:
+        chosen = {**FIELDS, "version": "1.0.0", "min_dice": "0.9", "members": "4", "seed": "7"}
+        job = service.client.post("/segment", files={"scan": b"scan"}, data=chosen).json()
+        assert (job["version"], job["members"], job["min_dice"], job["seed"]) == ("1.0.0", 4, 0.9, 7)
+
+    def test_an_alias_is_pinned_to_its_version(self, service: Any) -> None:
+        job = service.client.post("/segment", files={"scan": b"x"}, data={**FIELDS, "version": "production"}).json()
+        assert job["version"] == "1.0.0"
+
+    def test_several_files_are_kept_in_order(self, service: Any) -> None:
+        files = [("scan", ("b.dcm", b"first")), ("scan", ("a.dcm", b"second"))]
+        job = service.client.post("/segment", files=files, data=FIELDS).json()
+        assert stored(service, job["id"]) == [b"first", b"second"]
+
+    def test_a_body_in_tiny_chunks_is_the_same(self, service: Any) -> None:
+        scan = bytes(range(256)) * 20 + b"\r\n--not-the-boundary\r\n"
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="scan"; filename="x"\r\n\r\n' + scan
+            + b'\r\n--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny\r\n--b--\r\n'
+        )  # fmt: skip
+        answer = service.client.post(
+            "/segment",
+            content=(body[place : place + 7] for place in range(0, len(body), 7)),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        assert answer.status_code == 202
+        assert stored(service, answer.json()["id"]) == [scan]
+
+    def test_the_clients_file_name_is_kept_nowhere(self, service: Any, capfd: pytest.CaptureFixture[str]) -> None:
+        service.client.post("/segment", files={"scan": ("Jane_Doe_1970.nii", b"scan")}, data=FIELDS)
+        data = service.gateway.settings.data
+        assert not any(b"Jane_Doe" in path.read_bytes() for path in data.rglob("*") if path.is_file())
+        assert not any("Jane_Doe" in str(path) for path in data.rglob("*"))
+        assert "Jane_Doe" not in "".join(capfd.readouterr())
+
+    def test_the_broker_gets_the_identifier_and_nothing_else(self, service: Any, broker: Any) -> None:
+        job_id = service.submit()
+        with broker.client() as client:
+            (message,) = client.lrange("segment", 0, -1)
+        envelope = json.loads(message)
+        arguments, keywords, _ = json.loads(base64.b64decode(envelope["body"]))
+        assert envelope["headers"]["task"] == "ncagate.segment"
+        assert (arguments, keywords, envelope["content-type"]) == ([job_id], {}, "application/json")
+
+
+class TestOutbox:
+    def test_without_a_broker_the_job_is_accepted_and_sent_later(self, serve: Any, own_redis: Any) -> None:
+        service = serve(redis_url=own_redis.url)
+        job_id = service.submit()
+        assert service.gateway.repository.get(job_id).enqueued_at is None
+        own_redis.start()
+        with own_redis.client() as client:
+            answer = client.brpop(["segment"], timeout=10)
+        assert answer is not None
+        assert job_id.encode() in base64.b64decode(json.loads(answer[1])["body"])
+
+    def test_a_broker_that_loses_its_memory_gets_the_job_again(self, serve: Any, broker: Any) -> None:
+        service = serve(redis_url=broker.url, resend_after_s=0.3)
+        job_id = service.submit()
+        with broker.client() as client:
+            client.flushall()
+            answer = client.brpop(["segment"], timeout=10)
+        assert answer is not None
+        assert job_id.encode() in base64.b64decode(json.loads(answer[1])["body"])
