@@ -1,0 +1,12 @@
+#!/bin/sh
+# Makes the random passwords that docker-compose.yml mounts, once; never overwrites one.
+set -eu
+cd "$(dirname "$0")"
+umask 077
+mkdir -p secrets
+for name in redis_password postgres_password; do
+    [ -e "secrets/$name" ] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"secrets/$name"
+done
+# The containers run as other users than you; the folder keeps everybody else out.
+chmod 644 secrets/*
+echo "docker/secrets is ready"

@@ -1,0 +1,96 @@
+"""One scan from whatever was uploaded: NIfTI, DICOM files, a zip or a folder of either, told apart by content."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from imaging.archive import extract_zip, is_junk, is_zip
+from imaging.dicom_series import read_dicom_series
+from imaging.errors import (
+    EmptyFileError,
+    MixedInputError,
+    TooManyBytesError,
+    TooManyFilesError,
+    UnknownFormatError,
+)
+from imaging.limits import Limits
+from imaging.nifti import GZIP_MAGIC, header_kind, read_nifti
+from imaging.volume import Volume
+
+DICOM_PREAMBLE_BYTES = 128  # DICOM part 10, 7.1
+DICOM_MAGIC = b"DICM"
+DICOM_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")  # a data set without preamble, both endians
+
+
+def is_nifti(path: Path) -> bool:
+    """Return whether the file starts as NIfTI or gzip do; nothing else that is accepted is gzip."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head.startswith(GZIP_MAGIC) or header_kind(head) is not None
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether the file starts as DICOM does, with or without the preamble of part 10."""
+    with path.open("rb") as file:
+        head = file.read(DICOM_PREAMBLE_BYTES + len(DICOM_MAGIC))
+    return head[DICOM_PREAMBLE_BYTES:] == DICOM_MAGIC or head[:2] in DICOM_FIRST_GROUPS
+
+
+def read_scan(paths: Sequence[Path], *, limits: Limits, workdir: Path) -> Volume:
+    """Return the one scan that ``paths`` hold: float32 (x, y, z), affine (4, 4) in mm, RAS+.
+
+    Args:
+        paths: one NIfTI file, one zip (of one NIfTI or a DICOM series), DICOM files, or folders of those.
+        limits: bounds on files, unpacked bytes and voxels.
+        workdir: an existing folder of the caller's; a zip is unpacked into a new folder inside it.
+
+    Raises:
+        ImagingError: the subclass says why there is no scan, or more than one.
+    """
+    files = _files(paths, limits=limits)
+    if len(files) == 1 and is_zip(files[0]):
+        files = extract_zip(files[0], Path(tempfile.mkdtemp(dir=workdir)), limits=limits)
+    elif sum(file.stat().st_size for file in files) > limits.unpacked_bytes:
+        raise TooManyBytesError("the files together have too many bytes")
+    if all(file.stat().st_size == 0 for file in files):
+        raise EmptyFileError("the file is empty" if len(files) == 1 else "all files are empty")
+    return _read_files(files, limits=limits)
+
+
+def _read_files(files: list[Path], *, limits: Limits) -> Volume:
+    """Read one NIfTI file or else one DICOM series; files beside DICOM that are neither are the series reader's."""
+    if any(is_zip(file) for file in files):
+        raise MixedInputError("a zip archive beside other files")
+    if any(is_nifti(file) for file in files):
+        if len(files) > 1:
+            raise MixedInputError("a NIfTI file beside other files")
+        return read_nifti(files[0], limits=limits)
+    if not any(is_dicom(file) for file in files):
+        raise UnknownFormatError("neither NIfTI nor DICOM nor a zip of them")
+    return read_dicom_series(files, limits=limits)
+
+
+def _files(paths: Sequence[Path], *, limits: Limits) -> list[Path]:
+    """Return the files that ``paths`` name or hold, at least one and at most ``limits.files``."""
+    files: list[Path] = []
+    for path in paths:
+        for file in _walk(path) if path.is_dir() else iter([path]):
+            files.append(file)
+            if len(files) > limits.files:
+                raise TooManyFilesError(f"there are more than {limits.files} files")
+    if not files:
+        raise EmptyFileError("there is no file")
+    return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the plain files below ``folder`` in the order of their names; links and file-manager files are left out."""
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or is_junk((path.name,)):
+            continue
+        if path.is_dir() and path.name != "__MACOSX":
+            yield from _walk(path)
+        elif path.is_file():
+            yield path

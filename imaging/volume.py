@@ -1,0 +1,55 @@
+"""The one convention for a scan in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+AFFINE_SHAPE = (4, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One scan: ``array[x, y, z]`` in voxels, ``affine`` from voxel index to millimetres in RAS+.
+
+    Attributes:
+        array: float32 (x, y, z), finite, C-contiguous, read-only.
+        affine: float64 (4, 4); ``affine @ (i, j, k, 1)`` is the centre of voxel (i, j, k) in mm, RAS+.
+        modality: DICOM modality ("MR", "CT", ...) where the file says it, else None (NIfTI never does).
+        warnings: what a reader found odd but usable, one sentence each, without patient data.
+    """
+
+    array: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    modality: str | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        array = np.ascontiguousarray(self.array, dtype=np.float32)
+        affine = np.array(self.affine, dtype=np.float64)
+        if array.ndim != 3 or affine.shape != AFFINE_SHAPE:
+            raise ValueError(f"a Volume is (x, y, z) with a (4, 4) affine, not {array.shape} with {affine.shape}")
+        array = array.view()
+        array.flags.writeable = False
+        affine.flags.writeable = False
+        object.__setattr__(self, "array", array)
+        object.__setattr__(self, "affine", affine)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along x, y, z in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def extent(self) -> tuple[float, float, float]:
+        """Edge lengths of the imaged box along x, y, z in mm (voxels times spacing)."""
+        x, y, z = np.asarray(self.array.shape) * np.asarray(self.spacing)
+        return float(x), float(y), float(z)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres (1 ml = 1000 mm^3)."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)

@@ -1,0 +1,54 @@
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def rendered() -> str:
+    """What the Compose client makes of docker-compose.yml."""
+    clients = [["docker", "compose"], ["docker-compose"]]
+    for client in clients:
+        if shutil.which(client[0]) and subprocess.run([*client, "version"], capture_output=True).returncode == 0:
+            command = [*client, "-f", str(ROOT / "docker-compose.yml"), "config"]
+            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+            assert result.returncode == 0, result.stderr
+            return result.stdout
+    reason = "neither `docker compose` nor `docker-compose` is on this machine"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class TestCompose:
+    def test_is_valid_and_has_every_part(self, rendered: str) -> None:
+        for part in ("gateway:", "worker:", "redis:", "postgres:", "prometheus:"):
+            assert f"\n  {part}" in rendered
+
+    def test_no_password_stands_in_it(self, rendered: str) -> None:
+        assert "/run/secrets/redis_password" in rendered
+        assert "redis://:" not in rendered
+
+    def test_redis_keeps_what_it_is_given(self, rendered: str) -> None:
+        for option in ("--requirepass", "--appendonly yes", "noeviction"):
+            assert option in " ".join(rendered.split())
+
+    def test_the_gateway_is_reached_from_this_host_only(self, rendered: str) -> None:
+        assert "127.0.0.1" in rendered
+        assert "0.0.0.0:8000" not in rendered
+
+
+class TestDockerfile:
+    def test_every_package_of_the_wheel_is_copied(self) -> None:
+        text = (ROOT / "docker" / "Dockerfile").read_text()
+        packages = ["imaging", "nca", "training", "model_store", "jobs", "service", "worker", "ncagate"]
+        assert [one for one in packages if f"COPY {one} {one}\n" not in text] == []
+
+    def test_nothing_runs_as_root(self) -> None:
+        text = (ROOT / "docker" / "Dockerfile").read_text()
+        assert text.rindex("\nUSER ncagate") > text.index("AS runtime")
+        assert "USER root" not in text

@@ -1,0 +1,65 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imaging.nifti import write_nifti
+from training.config import TrainingConfig
+
+TINY: dict[str, Any] = {
+    "seed": 3,
+    "validation_fraction": 0.25,
+    "model": {
+        "name": "ball",
+        "modalities": ["MR"],
+        "spacing_mm": [1.0, 1.0, 1.0],
+        "licence": "CC0-1.0",
+        "attribution": "Made up for a test.",
+        "intended_use": "None.",
+    },
+    "segments": [
+        {"name": "ball", "labels": [1, 2], "code": {"scheme": "99TEST", "value": "1", "meaning": "Ball"}},
+    ],
+    "architecture": {
+        "channels": 8,
+        "hidden": 16,
+        "levels": [{"kernel": 3, "steps": 4, "scale": [2, 2, 2]}, {"kernel": 3, "steps": 6}],
+    },
+    "optimisation": {
+        "iterations": 6,
+        "crop": [16, 16, 16],
+        "patches": [{"start": 0.0, "size": [8, 12, 8]}],
+        "warmup": 2,
+        "checkpoint_every": 2,
+    },
+    "calibration": {"members": 3, "scans": 8, "spikes_per_scan": 1},
+}
+
+
+@pytest.fixture
+def tiny_config() -> Callable[..., TrainingConfig]:
+    """The smallest configuration; keyword arguments replace entries of its optimisation section."""
+
+    def make(**optimisation: object) -> TrainingConfig:
+        return TrainingConfig.model_validate({**TINY, "optimisation": {**TINY["optimisation"], **optimisation}})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ball_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen noisy bright balls with their labels, in the layout that training reads."""
+    folder = tmp_path_factory.mktemp("balls")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    grid = np.indices((18, 20, 17)).astype(np.float32)
+    for number in range(16):
+        rng = np.random.default_rng(number)
+        centre = rng.uniform(7, 10, 3)[:, None, None, None]
+        ball = (np.sqrt(((grid - centre) ** 2).sum(0)) < rng.uniform(4, 6)).astype(np.uint8)
+        image = (ball * 100 + rng.normal(0, 15, ball.shape) + 200).astype(np.float32)
+        write_nifti(folder / "images" / f"ball_{number:02}.nii.gz", image, np.eye(4))
+        write_nifti(folder / "labels" / f"ball_{number:02}.nii.gz", ball, np.eye(4))
+    return folder

@@ -1,0 +1,1 @@
+"""Celery workers and the pipeline they run: read, prepare, segment, judge, write."""

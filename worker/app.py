@@ -1,0 +1,47 @@
+"""The Celery application: `ncagate worker`, which is ``celery -A worker.app worker`` with options."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import worker_process_init
+
+from jobs.queue import TASK_NAME, make_celery
+from ncagate.orphans import die_with_parent
+from ncagate.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.run import Runner
+
+LOG_FORMAT = "%(asctime)s %(levelname)s worker: %(message)s"
+IMPORT_S = 60.0
+"""How long a new process may take to import the engine before Celery thinks it dead."""
+
+settings = Settings()
+celery_app = make_celery(settings)
+celery_app.conf.update(
+    worker_log_format=LOG_FORMAT, worker_task_log_format=LOG_FORMAT, worker_proc_alive_timeout=IMPORT_S
+)
+
+
+@cache
+def runner() -> Runner:
+    """This process's runner, made after the fork: no connection and no torch is shared with the parent."""
+    from worker.run import Runner  # late: the parent process, and `celery inspect`, need none of it
+
+    return Runner(settings)
+
+
+@celery_app.task(name=TASK_NAME)
+def segment(job_id: str) -> None:
+    """Work on one job; the row says how it ended."""
+    runner().run(job_id)
+
+
+@worker_process_init.connect
+def warm_up(**_: Any) -> None:
+    """In a new worker process: never outlive the parent, and import the engine before the first job needs it."""
+    die_with_parent(os.getppid())
+    runner().engine.name  # noqa: B018  # the engine is made when it is asked for

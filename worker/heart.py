@@ -1,0 +1,63 @@
+"""The heartbeat of a running job: it extends the lease, reports progress and learns of a cancel."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobs.models import Job
+from jobs.repository import JobRepository
+from nca.errors import CancelledError
+
+BEAT_S = 0.5
+"""How often a running job's row is touched: a cancel reaches the worker this fast."""
+
+log = logging.getLogger(__name__)
+
+
+class Heart:
+    """Beats in a thread of its own while the ``with`` block runs, so that reading a large scan keeps the lease too."""
+
+    def __init__(self, repository: JobRepository, job: Job, *, lease_s: float) -> None:
+        self._repository = repository
+        self._job = job
+        self._lease_s = lease_s
+        self._stage, self._progress = "", 0.0
+        self._stop, self._lost = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_stopped, name=f"heart-{job.id[:8]}", daemon=True)
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def report(self, stage: str, progress: float) -> None:
+        """Note the stage and the share done; raises CancelledError once the job is not to go on."""
+        self._stage, self._progress = stage, progress
+        if self._lost.is_set():
+            raise CancelledError("a cancel was requested, or another attempt has taken over")
+
+    def _beat_until_stopped(self) -> None:
+        while not self._stop.wait(BEAT_S):
+            try:
+                going_on = self._repository.heartbeat(
+                    self._job.id,
+                    self._job.attempt,
+                    progress=self._progress,
+                    stage=self._stage,
+                    lease_s=self._lease_s,
+                )
+            except SQLAlchemyError:  # the lease outlives a short outage of the database
+                log.warning("job %s: the database did not take a heartbeat", self._job.id)
+                continue
+            if not going_on:
+                self._lost.set()
+                return

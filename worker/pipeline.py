@@ -1,0 +1,297 @@
+"""One scan, top to bottom: read -> prepare -> segment -> judge -> write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from imaging.preview import render_preview
+from numpy.typing import NDArray
+
+from imaging.grid import model_grid_shape, to_model_grid
+from imaging.limits import Limits
+from imaging.nifti import write_nifti
+from imaging.read import read_scan
+from imaging.volume import Volume
+from model_store.contract import far_outside, violations
+from model_store.loaded import LoadedVersion, Prepared, SegmentResult, on_native_grid, prepare
+from model_store.manifest import Manifest, Segment
+from nca.engine import Engine, Progress
+from nca.ensemble import Prediction, predict
+from nca.quality import Evidence, Judgement, Reason, Verdict, judge
+
+StageCallback = Callable[[str, float], None]
+"""Called with the stage's name and the share of the whole that is done; raising CancelledError stops there."""
+STAGES = ("read", "prepare", "segment", "judge", "write")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request chooses: the Dice a mask must be predicted to reach, the ensemble's size, the seed."""
+
+    min_dice: float
+    members: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """File names of a result."""
+
+    mask: str = "mask.nii.gz"
+    uncertainty: str = "uncertainty.nii.gz"
+    preview: str = "preview.png"
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """What is said of one structure."""
+
+    label: int
+    name: str
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    nqm: float | None
+    predicted_dice: float | None
+    pairwise_dice: float | None
+    nqm_threshold: float | None
+    volume_ml: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is said of a scan: accepted only where every structure is; the figures are those of the worst one."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    nqm: float | None
+    predicted_dice: float | None
+    pairwise_dice: float | None
+    min_dice: float
+    nqm_threshold: float | None
+    volume_ml: float
+    members: int
+    model: str
+    version: str
+    seed: int
+    engine: str
+    seconds: float
+    stage_seconds: dict[str, float]
+    warnings: tuple[str, ...]
+    segments: tuple[SegmentRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return asdict(self)
+
+
+def segment_scan(
+    paths: Sequence[Path],
+    version: LoadedVersion,
+    *,
+    engine: Engine,
+    options: Options,
+    limits: Limits,
+    out: Path,
+    workdir: Path,
+    names: OutputNames = OutputNames(),
+    on_stage: StageCallback = lambda stage, done: None,
+) -> Record:
+    """Segment the scan in ``paths``, write mask, uncertainty and preview into ``out``, and return the record.
+
+    The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
+    the standard deviation over the members. ``workdir`` is an empty folder for what is unpacked.
+
+    Raises:
+        ImagingError: the scan cannot be read.
+        NcaError: the network cannot run on it.
+        CancelledError: the callback asked to stop.
+    """
+    manifest, clock = version.manifest, _Clock(on_stage)
+    with clock.stage("read"):
+        volume = read_scan(paths, limits=limits, workdir=workdir)
+    with clock.stage("prepare"):
+        scan, breaches = _prepare(volume, manifest)
+    with clock.stage("segment"):
+        results = _segment(scan, version, engine=engine, options=options, clock=clock) if scan else None
+    with clock.stage("judge"):
+        results = results or _nothing(volume, manifest)
+        records = _judge(results, manifest, options=options, breaches=breaches)
+    with clock.stage("write"):
+        _write(volume, results, records, manifest=manifest, out=out, names=names)
+    return _record(records, version=version, options=options, engine=engine, clock=clock, warnings=volume.warnings)
+
+
+class _Clock:
+    """Seconds per stage, and the callback's calls."""
+
+    def __init__(self, on_stage: StageCallback) -> None:
+        self.seconds: dict[str, float] = {}
+        self._on_stage = on_stage
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._on_stage(name, 1.0 if name in ("judge", "write") else 0.0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def progress(self, progress: Progress) -> None:
+        """The engine's progress, as that of the stage "segment", which takes nearly all the time."""
+        self._on_stage("segment", progress.fraction)
+
+
+def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[Reason]]:
+    """The scan as the network sees it, and its breaches of the contract; None where running it makes no sense."""
+    contract, preprocessing = manifest.contract, manifest.preprocessing
+    if far_outside(contract, preprocessing, grid=model_grid_shape(volume, preprocessing.spacing_mm)):
+        prepared, scan, image = None, to_model_grid(volume, spacing=None), None  # resampling it would take long
+    else:
+        prepared = prepare(volume, preprocessing)
+        scan, image = prepared.scan, prepared.image[0]
+    breaches = violations(contract, modality=volume.modality, spacing=scan.spacing, extent=scan.extent, image=image)
+    if prepared is None:
+        breaches.append(Reason("not_segmented", "the scan is so much larger than expected that it was not segmented"))
+    return prepared, breaches
+
+
+def _segment(
+    scan: Prepared, version: LoadedVersion, *, engine: Engine, options: Options, clock: _Clock
+) -> list[SegmentResult]:
+    predictions = predict(
+        engine, version.network, scan.image, seed=options.seed, members=options.members, on_progress=clock.progress
+    )
+    return on_native_grid(scan, predictions)
+
+
+def _nothing(volume: Volume, manifest: Manifest) -> list[SegmentResult]:
+    """Empty masks of a scan that no member was run on."""
+    blank = np.zeros(volume.array.shape, np.float32)
+    nothing = Prediction(mean=blank, deviation=blank, members=0, nqm=None, pairwise_dice=None, finite=True)
+    return [SegmentResult(nothing, blank > 0, blank, 0.0) for _ in manifest.segments]
+
+
+def _judge(
+    results: Sequence[SegmentResult], manifest: Manifest, *, options: Options, breaches: Sequence[Reason]
+) -> list[SegmentRecord]:
+    return [
+        _segment_record(
+            segment, result, _judgement(result, plausible, manifest=manifest, options=options, breaches=breaches)
+        )
+        for segment, plausible, result in zip(manifest.segments, manifest.contract.volume_ml, results, strict=True)
+    ]
+
+
+def _judgement(
+    result: SegmentResult,
+    plausible_ml: tuple[float, float],
+    *,
+    manifest: Manifest,
+    options: Options,
+    breaches: Sequence[Reason],
+) -> Judgement:
+    prediction = result.prediction
+    if not prediction.members:
+        return Judgement("flag", tuple(breaches), None, None)
+    return judge(
+        Evidence(prediction.nqm, prediction.finite, result.volume_ml, prediction.members),
+        lines=manifest.calibration.lines,
+        volume_ml_range=plausible_ml,
+        min_dice=options.min_dice,
+        violations=breaches,
+    )
+
+
+def _segment_record(segment: Segment, result: SegmentResult, judgement: Judgement) -> SegmentRecord:
+    return SegmentRecord(
+        label=segment.label,
+        name=segment.name,
+        verdict=judgement.verdict,
+        reasons=judgement.reasons,
+        nqm=result.prediction.nqm,
+        predicted_dice=judgement.predicted_dice,
+        pairwise_dice=result.prediction.pairwise_dice,
+        nqm_threshold=judgement.nqm_threshold,
+        volume_ml=result.volume_ml,
+    )
+
+
+def _write(
+    volume: Volume,
+    results: Sequence[SegmentResult],
+    records: Sequence[SegmentRecord],
+    *,
+    manifest: Manifest,
+    out: Path,
+    names: OutputNames,
+) -> None:
+    labels: NDArray[np.uint8] = np.zeros(volume.array.shape, np.uint8)
+    uncertainty: NDArray[np.float32] = np.zeros(volume.array.shape, np.float32)
+    for record, result in zip(records, results, strict=True):
+        labels[result.mask] = record.label
+        uncertainty = np.maximum(uncertainty, result.deviation)
+    source = f"ncagate {manifest.name} {manifest.version}"
+    write_nifti(out / names.mask, labels, volume.affine, description=source)
+    write_nifti(out / names.uncertainty, uncertainty, volume.affine, description=source)
+    worst = _worst(records)
+    picture = render_preview(
+        volume.array,
+        labels > 0,
+        uncertainty,
+        affine=volume.affine,
+        caption=caption(worst, manifest=manifest),
+        verdict=worst.verdict,
+    )
+    (out / names.preview).write_bytes(picture)
+
+
+def caption(record: SegmentRecord, *, manifest: Manifest) -> list[str]:
+    """The lines beneath a preview."""
+    figures = [f"{manifest.name} {manifest.version}", f"{record.volume_ml:.2f} ml"]
+    if record.predicted_dice is not None:
+        figures.append(f"predicted Dice {record.predicted_dice:.2f}")
+    if record.nqm is not None and record.nqm_threshold is not None:
+        figures.append(f"NQM {record.nqm:.3f} (limit {record.nqm_threshold:.3f})")
+    return [" · ".join(figures), *(reason.detail for reason in record.reasons)]
+
+
+def _worst(records: Sequence[SegmentRecord]) -> SegmentRecord:
+    """A flagged structure before an accepted one, then the lowest predicted Dice."""
+    return min(records, key=lambda one: (one.verdict == "accept", one.predicted_dice or 0.0))
+
+
+def _record(
+    records: Sequence[SegmentRecord],
+    *,
+    version: LoadedVersion,
+    options: Options,
+    engine: Engine,
+    clock: _Clock,
+    warnings: tuple[str, ...],
+) -> Record:
+    worst = _worst(records)
+    reasons = dict.fromkeys(reason for record in records for reason in record.reasons)
+    return Record(
+        verdict=worst.verdict,
+        reasons=tuple(reasons),
+        nqm=worst.nqm,
+        predicted_dice=worst.predicted_dice,
+        pairwise_dice=worst.pairwise_dice,
+        min_dice=options.min_dice,
+        nqm_threshold=worst.nqm_threshold,
+        volume_ml=sum(record.volume_ml for record in records),
+        members=options.members,
+        model=version.manifest.name,
+        version=version.manifest.version,
+        seed=options.seed,
+        engine=engine.name,
+        seconds=sum(clock.seconds.values()),
+        stage_seconds=clock.seconds,
+        warnings=warnings,
+        segments=tuple(records),
+    )

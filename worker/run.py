@@ -1,0 +1,120 @@
+"""One delivery of one job: claim it, run the pipeline, end it exactly once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from imaging.errors import ImagingError
+from imaging.limits import Limits
+from jobs.blobs import Blobs
+from jobs.database import open_database
+from jobs.errors import JobGoneError
+from jobs.models import Job
+from jobs.repository import JobRepository
+from model_store.errors import ModelStoreError
+from model_store.loaded import LoadedVersion, load_version
+from model_store.registry import Registry
+from nca.engine import Engine, get_engine
+from nca.errors import CancelledError, NcaError
+from ncagate.settings import Settings
+from worker.heart import Heart
+from worker.pipeline import Options, segment_scan
+
+VERSIONS_KEPT = 8
+"""Loaded versions held in memory; each is about 100 kB."""
+INTERNAL_ERROR = "internal_error"
+"""Failure code of a job on which the program itself broke, in every attempt."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs jobs in one worker process; what is costly is made on first use and kept."""
+
+    settings: Settings
+
+    @cached_property
+    def repository(self) -> JobRepository:
+        """The job rows."""
+        return JobRepository(open_database(self.settings.database))
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """The jobs' files."""
+        return Blobs(self.settings.blobs)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The inference engine, on this process's share of the cores."""
+        threads = self.settings.threads or max(1, (os.cpu_count() or 1) // self.settings.workers)
+        return get_engine(self.settings.engine, threads=threads)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The budgets of reading."""
+        return Limits(
+            unpacked_bytes=self.settings.unpacked_bytes_max,
+            files=self.settings.files_max,
+            voxels=self.settings.voxels_max,
+        )
+
+    @cached_property
+    def load(self) -> Callable[[str, str], LoadedVersion]:
+        """Load a version by name; versions never change, so a loaded one is good for ever."""
+        registry = Registry(self.settings.models)
+        return lru_cache(maxsize=VERSIONS_KEPT)(lambda name, version: load_version(registry, name, version))
+
+    def run(self, job_id: str) -> None:
+        """Work on a job, unless another delivery of it has been there first."""
+        job = self.repository.claim(job_id, self.settings.lease_s)
+        if job is None:
+            log.info("job %s: not queued, nothing to do", job_id)
+            return
+        log.info("job %s: attempt %d started", job.id, job.attempt)
+        try:
+            self._attempt(job)
+        except CancelledError:
+            self.repository.cancelled(job.id, job.attempt)
+            log.info("job %s: cancelled", job.id)
+        except (ImagingError, NcaError, ModelStoreError) as error:
+            self.repository.fail(job.id, job.attempt, error.code, str(error))
+            log.info("job %s: failed with %s", job.id, error.code)
+        except JobGoneError:
+            log.info("job %s: erased meanwhile", job.id)
+        except Exception:  # whatever it was, the job must not be left without an end
+            self._broke(job)
+
+    def _attempt(self, job: Job) -> None:
+        request = job.request
+        with (
+            Heart(self.repository, job, lease_s=self.settings.lease_s) as heart,
+            self.blobs.staging() as workdir,
+            self.blobs.staging() as out,
+        ):
+            record = segment_scan(
+                self.blobs.input_files(job.id),
+                self.load(request.model, request.version),
+                engine=self.engine,
+                options=Options(min_dice=request.min_dice, members=request.members, seed=request.seed),
+                limits=self.limits,
+                out=out,
+                workdir=workdir,
+                on_stage=heart.report,
+            )
+            self.blobs.commit_result(out, job.id, job.attempt)
+        if self.repository.succeed(job.id, job.attempt, record.to_json()):
+            log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds)
+
+    def _broke(self, job: Job) -> None:
+        """The program itself broke: try again, for it may be the machine, but not for ever."""
+        log.exception("job %s: attempt %d broke", job.id, job.attempt)
+        if job.attempt >= self.settings.attempts_max:
+            detail = f"the service could not process this scan in {job.attempt} attempts"
+            self.repository.fail(job.id, job.attempt, INTERNAL_ERROR, detail)
+        else:
+            self.repository.hand_back(job.id, job.attempt)
