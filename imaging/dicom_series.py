@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from imaging.dicom_geometry import Slice, stack
@@ -32,7 +33,6 @@ from imaging.limits import Limits
 from imaging.volume import Volume
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ def read_dicom_series(paths: Sequence[Path], *, limits: Limits) -> Volume:
     Raises:
         ImagingError: the subclass says what keeps the files from being one box of slices.
     """
-    headers = [header for path in paths if (header := _quietly(lambda path=path: _header(path))) is not None]
+    headers = [header for path in paths if (header := _header(path)) is not None]
     images = [one for one in headers if "Rows" in one.dataset and "Columns" in one.dataset and _is_image(one.dataset)]
     if not images:
         raise NoDicomImagesError("there is no DICOM image among the files")
     _check_series(images)
     _check_size(images, limits=limits)
     first = images[0].dataset
-    slices = stack([_quietly(lambda one=one: _slice(one)) for one in images])
+    slices = stack([_slice(one) for one in images])
     array = np.empty((int(first.Columns), int(first.Rows), len(slices.order)), dtype=np.float32)
     for k, index in enumerate(slices.order):
-        array[:, :, k] = _quietly(lambda index=index: _pixels(images[index].path)).T
+        array[:, :, k] = _pixels(images[index].path).T
     if not np.isfinite(array).all():
         raise NonFiniteVoxelsError("the rescaled pixels hold NaN or infinite values")
     skipped = len(paths) - len(images)
@@ -70,13 +70,15 @@ def read_dicom_series(paths: Sequence[Path], *, limits: Limits) -> Volume:
     return Volume(array, slices.affine, modality=str(first.get("Modality", "")) or None, warnings=notes)
 
 
-def _quietly(read: Callable[[], Result]) -> Result:
-    """Run pydicom on a file that may be hostile: its warnings are not ours, and it raises all sorts of things."""
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """What pydicom warns of is for people who write DICOM, and may name a patient."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read()
+        yield
 
 
+@_quietly()
 def _header(path: Path) -> _Header | None:
     """The data set up to its pixels; None where the file is not DICOM."""
     try:
@@ -122,6 +124,7 @@ def _check_size(images: Sequence[_Header], *, limits: Limits) -> None:
         raise TooManyVoxelsError(f"the series has {voxels} voxels; at most {limits.voxels} are accepted")
 
 
+@_quietly()
 def _slice(header: _Header) -> Slice:
     dataset = header.dataset
     try:
@@ -136,6 +139,7 @@ def _slice(header: _Header) -> Slice:
     return result
 
 
+@_quietly()
 def _pixels(path: Path) -> NDArray[np.float32]:
     """One slice (rows, columns), rescaled; MONOCHROME1, whose low values are bright, is turned round."""
     try:

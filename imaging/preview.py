@@ -93,7 +93,7 @@ def _centre(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
 
 def _cut(array: Grey, axis: int, at: int) -> Grey:
     """One plane as rows from the top of the picture down, columns from its left: the two in-plane axes reversed."""
-    plane = np.take(array, at, axis=axis)
+    plane: Grey = np.take(array, at, axis=axis)
     return plane.T[::-1, ::-1]
 
 
@@ -119,7 +119,8 @@ def _heated(grey: Grey, hot: Grey) -> NDArray[np.float64]:
     """The scan in half tone under the uncertainty's colours, (rows, columns, 3), 0 to 255."""
     level = np.clip(hot / HEAT_FULL, 0, 1)
     opacity = np.clip(level * 3, 0, 0.9)[..., None]
-    return (1 - opacity) * 150.0 * np.clip(grey, 0, 1)[..., None] + opacity * _colours(level)
+    blended: NDArray[np.float64] = (1 - opacity) * 150.0 * np.clip(grey, 0, 1)[..., None] + opacity * _colours(level)
+    return blended
 
 
 def _colours(level: NDArray[np.floating]) -> NDArray[np.float64]:

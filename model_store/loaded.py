@@ -34,6 +34,7 @@ class Prepared:
     Attributes:
         scan: the scan on the model's grid, with the way back.
         image: float32 (1, x, y, z), z-scored.
+        voxel_ml: volume of one voxel of the scan's own grid in millilitres.
     """
 
     scan: ModelScan
@@ -65,13 +66,17 @@ def prepare(volume: Volume, preprocessing: Preprocessing) -> Prepared:
 
 
 def on_native_grid(prepared: Prepared, predictions: Sequence[Prediction]) -> list[SegmentResult]:
-    """Bring an ensemble's predictions to the scan's own grid; values that are not finite give an empty mask."""
-    results = []
-    for one in predictions:
-        mean, deviation = (np.nan_to_num(prepared.scan.to_native(part)) for part in (one.mean, one.deviation))
-        mask = mean > MASK_THRESHOLD
-        results.append(SegmentResult(one, mask, deviation, float(mask.sum()) * prepared.voxel_ml))
-    return results
+    """Bring an ensemble's predictions to the scan's own grid; one that is not finite gives an empty mask."""
+    return [_on_native_grid(prepared, one) for one in predictions]
+
+
+def _on_native_grid(prepared: Prepared, prediction: Prediction) -> SegmentResult:
+    mean, deviation = (
+        prepared.scan.to_native(one if prediction.finite else np.zeros_like(one))
+        for one in (prediction.mean, prediction.deviation)
+    )
+    mask = mean > MASK_THRESHOLD
+    return SegmentResult(prediction, mask, deviation, float(mask.sum()) * prepared.voxel_ml)
 
 
 def load_version(registry: Registry, name: str, selector: str | None = None) -> LoadedVersion:

@@ -135,7 +135,7 @@ class Registry:
             InvalidArchitectureError: the weights do not fit the manifest.
         """
         validate(manifest.architecture, weights)
-        if manifest.version in self._known(manifest.name):
+        if manifest.version in (ALIASES_FILE, *self._known(manifest.name)):
             raise VersionExistsError(f"{manifest.name} {manifest.version} is published already")
         data = save(dict(weights))
         manifest = manifest.model_copy(update={"files": {WEIGHTS_FILE: hashlib.sha256(data).hexdigest()}})

@@ -1,5 +1,6 @@
-"""What several rooms' tests share: a tiny network and a published version of it."""
+"""What several rooms' tests share: real scans, a tiny network and a published version of it."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,18 @@ from nca.weights import expected
 
 TINY = Architecture((Level(5, 3, (2, 2, 2)), Level(3, 4)), channels=6, hidden=10)
 WIDE = (0.001, 1000.0)
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scans beside the checkout; without it the test is skipped, and fails where CI=true."""
+    if SHARED_DATA.is_dir():
+        return SHARED_DATA
+    reason = "the real scans (../shared/data beside the checkout) are missing"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from imaging.preview import render_preview
 from numpy.typing import NDArray
 
 from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
+from imaging.preview import render_preview
 from imaging.read import read_scan
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations

@@ -22,7 +22,7 @@ def scan(shape: tuple[int, int, int] = (30, 40, 20)) -> tuple[np.ndarray, np.nda
 
 
 def render(*scan: np.ndarray, **changes: Any) -> np.ndarray:
-    options = {"affine": np.eye(4), "caption": ["tiny 1.0.0"], "verdict": "accept"} | changes
+    options: dict[str, Any] = {"affine": np.eye(4), "caption": ["tiny 1.0.0"], "verdict": "accept"} | changes
     data = render_preview(*scan, **options)
     assert data.startswith(b"\x89PNG")
     with Image.open(io.BytesIO(data)) as picture:

@@ -11,31 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import redis
 import uvicorn
 
 from jobs.models import Job
-from model_store.manifest import (
-    Calibration,
-    CodedConcept,
-    InputContract,
-    IntensityQuantiles,
-    Manifest,
-    Preprocessing,
-    Segment,
-    TrainingRecord,
-)
+from model_store.manifest import Manifest
 from model_store.registry import Registry
-from nca.architecture import Architecture, Level
-from nca.quality import Line
-from nca.weights import expected
 from ncagate.settings import Settings
 from service.app import create_app
 from service.gateway import Gateway
@@ -232,47 +218,10 @@ def store(service: Service) -> Path:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(tmp_path_factory: pytest.TempPathFactory, publish_tiny: Callable[..., Manifest]) -> Path:
     """A model store with two versions of a tiny model of random weights, the older one in production."""
-    architecture = Architecture((Level(kernel=3, steps=2),), channels=4, hidden=4)
-    generator = np.random.default_rng(0)
-    weights = {
-        name: generator.uniform(0.1, 1.0, shape).astype(np.float32) for name, shape in expected(architecture).items()
-    }
     root = tmp_path_factory.mktemp("models")
-    registry = Registry(root, shipped=None)
     for version in ("1.0.0", "1.1.0"):
-        registry.publish(_manifest(architecture, version), weights)
-    registry.set_alias("tiny", "production", "1.0.0")
+        publish_tiny(root, version=version)
+    Registry(root, shipped=None).set_alias("tiny", "production", "1.0.0")
     return root
-
-
-def _manifest(architecture: Architecture, version: str) -> Manifest:
-    wide = (0.0, 1000.0)
-    line = Line(members=10, slope=-1.0, intercept=0.95, residual=0.02, pearson=-0.9, points=50)
-    return Manifest(
-        name="tiny",
-        version=version,
-        created=datetime(2026, 11, 24, tzinfo=UTC),
-        code_version="0.1.0",
-        licence="CC0-1.0",
-        attribution="random numbers",
-        intended_use="tests",
-        architecture=architecture,
-        parameters=architecture.parameter_count(),
-        preprocessing=Preprocessing(spacing_mm=None),
-        segments=(Segment(label=1, name="thing", code=CodedConcept(scheme="SCT", value="1", meaning="Thing")),),
-        contract=InputContract(
-            modalities=("MR",),
-            spacing_mm=(wide, wide, wide),
-            extent_mm=(wide, wide, wide),
-            intensity=IntensityQuantiles(quantiles=(0.5,), low=(-9.0,), high=(9.0,)),
-            volume_ml=(wide,),
-        ),
-        training=TrainingRecord(
-            data="none", seed=0, training_scans=(), validation_scans=(), config={}, iterations=0, minutes=0.0
-        ),
-        metrics={},
-        calibration=Calibration.from_lines((line,), min_dice=0.8),
-        files={},
-    )

@@ -126,5 +126,5 @@ class TestRefusals:
     def test_a_configuration_that_makes_no_sense(self, ball_folder: Path, tmp_path: Path, old: str, new: str) -> None:
         path = tmp_path / "bad.toml"
         path.write_text(CONFIG.replace(old, new))
-        with pytest.raises(InvalidConfigError, match="bad.toml"):
+        with pytest.raises(InvalidConfigError, match=r"bad\.toml"):
             run(data=ball_folder, config=path, store=tmp_path, run=tmp_path / "run")

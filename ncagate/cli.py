@@ -1,0 +1,200 @@
+"""The command line: `ncagate serve | segment | train | models`. Heavy imports come late, so that help is instant."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from ncagate.settings import Settings
+
+app = typer.Typer(
+    name="ncagate",
+    help="Segments 3-D medical scans and says of every mask whether it can be trusted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="List, show, promote and roll back model versions.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+UNREADABLE = 2
+"""Exit code where a scan could not be read, or a command not be done as asked."""
+
+Store = Annotated[
+    Path | None, typer.Option(help="Model store; default: NCAGATE_STORE, or `models` in the data folder.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ncagate {distribution_version('ncagate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind to (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind to (default 8000; 0 picks a free one).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of database, scans, results and models.")] = None,
+) -> None:
+    """Run gateway, workers and a private Redis as one service. Ctrl-C stops it."""
+    from ncagate.embedded import serve as run
+
+    with _told():
+        run(_settings(host=host, port=port, data=data))
+
+
+@app.command()
+def gateway(
+    fd: Annotated[int | None, typer.Option(hidden=True, help="Listening socket that the caller hands down.")] = None,
+) -> None:
+    """Run the HTTP gateway alone (production: one of several, with a Redis and a database of their own)."""
+    from ncagate.processes import run_gateway
+
+    run_gateway(_settings(), fd=fd)
+
+
+@app.command()
+def worker() -> None:
+    """Run the Celery workers alone."""
+    from ncagate.processes import run_worker
+
+    run_worker(_settings())
+
+
+@app.command()
+def segment(
+    scans: Annotated[list[Path], typer.Argument(help="NIfTI files, zips or folders of a DICOM series.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks, uncertainties and previews.")],
+    model: Annotated[str, typer.Option(help="Model to use.")] = "hippocampus",
+    version: Annotated[str | None, typer.Option(help="Version or alias; default: production.")] = None,
+    members: Annotated[int, typer.Option(min=1, help="Size of the ensemble.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fire masks.")] = 0,
+    min_dice: Annotated[
+        float | None, typer.Option(help="Dice a mask must be predicted to reach (default 0.8).")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="Inference engine.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write one JSON array of records to this file.")] = None,
+    store: Store = None,
+) -> None:
+    """Segment scans here and now, without a server. Exit code 2 where a scan could not be read."""
+    from ncagate import segmenting
+    from worker.pipeline import Options
+
+    settings = _settings(store=store, engine=engine, min_dice=min_dice)
+    with _told():
+        batch = segmenting.Batch.open(
+            settings,
+            model=model,
+            version=version,
+            options=Options(min_dice=settings.min_dice, members=members, seed=seed),
+            out=out,
+        )
+        records = batch.run(scans)
+    if json is not None:
+        segmenting.write_records(records, json)
+    raise typer.Exit(UNREADABLE if any("error" in record for record in records) else 0)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Folder with images/ and labels/ of the same file names.")],
+    config: Annotated[Path, typer.Option(help="Training configuration (TOML).")],
+    store: Annotated[Path, typer.Option(help="Model store to publish to.")],
+    run: Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and pictures.")] = Path("runs/latest"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
+) -> None:
+    """Train a model, calibrate and evaluate its verdict, and publish a version."""
+    with _told():
+        from training.job import run as run_job
+
+        run_job(data=data, config=config, store=store, resume=resume, run=run)
+
+
+@models.command("list")
+def list_models(store: Store = None) -> None:
+    """Every model and version, which alias points where, and what is unusable."""
+    from rich.console import Console
+
+    from ncagate.modelling import version_table
+
+    Console().print(version_table(_registry(store)))
+
+
+@models.command()
+def show(name: str, version: Annotated[str | None, typer.Argument()] = None, store: Store = None) -> None:
+    """The manifest of a version (default: production)."""
+    with _told():
+        typer.echo(_registry(store).resolve(name, version).to_json(), nl=False)
+
+
+@models.command()
+def promote(
+    name: str,
+    version: str,
+    alias: Annotated[str, typer.Option(help="Alias to move.")] = "production",
+    store: Store = None,
+) -> None:
+    """Point an alias at a version."""
+    with _told():
+        _registry(store).set_alias(name, alias, version)
+        typer.echo(f"{name}: {alias} is now {version}")
+
+
+@models.command()
+def rollback(
+    name: str, alias: Annotated[str, typer.Option(help="Alias to move back.")] = "production", store: Store = None
+) -> None:
+    """Point an alias at the version it had before."""
+    with _told():
+        typer.echo(f"{name}: {alias} is now {_registry(store).rollback(name, alias)}")
+
+
+class _told:  # noqa: N801  # reads as a sentence where it is used
+    """Expected errors become one line on stderr and exit code 2; anything else keeps its traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        code = getattr(type(error), "code", None)
+        if isinstance(code, str):
+            typer.echo(f"ncagate: {error} [{code}]", err=True)
+            raise typer.Exit(UNREADABLE) from error
+
+
+def _settings(**chosen: Any) -> Settings:
+    """The environment's settings, with what the command line says on top."""
+    try:
+        return Settings(**{name: value for name, value in chosen.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        typer.echo(f"ncagate: the setting {first['loc'][0]}: {first['msg']} [invalid_setting]", err=True)
+        raise typer.Exit(UNREADABLE) from None
+
+
+def _registry(store: Path | None) -> Any:
+    from model_store.registry import Registry
+
+    return Registry(_settings(store=store).models)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

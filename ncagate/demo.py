@@ -1,0 +1,186 @@
+"""``make demo``: start the embedded service, post real scans over HTTP, show the verdicts, stop.
+
+python -m ncagate.demo [SCAN ...]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from imaging.nifti import write_nifti
+from rich.console import Console
+from rich.table import Table
+
+OUT = Path("demo-out")
+MODEL = "hippocampus"
+LEFT_HIPPOCAMPUS_MM = (-26.0, -22.0, -16.0)
+"""Centre of the left hippocampus in MNI space (RAS+ mm)."""
+CROP_VOXELS = (36, 50, 36)
+START_SECONDS = 60
+SCAN_SECONDS = 300
+SPIKE = 6.0
+"""Strength of the k-space spike in the damaged copy, in standard deviations of the scan."""
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scan of the demo: what to call it in the table, and its files."""
+
+    title: str
+    files: Sequence[Path]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the demo; the exit code says whether every scan got a verdict."""
+    OUT.mkdir(exist_ok=True)
+    scans = [Shown(Path(one).name, _files(Path(one))) for one in arguments] or [
+        *template_scans(),
+        *shared_scans(),
+    ]
+    console.print(f"[bold]ncagate demo[/]: {len(scans)} scans over HTTP to the embedded service")
+    with serving() as url, httpx.Client(base_url=url, timeout=SCAN_SECONDS) as client:
+        results = [segment(client, scan) for scan in scans]
+    console.print(verdict_table(scans, results))
+    console.print(f"Masks and previews are in [bold]{OUT}/[/]; look at the *_preview.png.")
+    return 0 if all("verdict" in result for result in results) else 1
+
+
+def template_scans() -> list[Shown]:
+    """The hippocampus region of the MNI152 template, and the same with a spike in its k-space."""
+    from nilearn.datasets import load_mni152_template  # the `demo` extra; takes a second or two
+
+    template = load_mni152_template(resolution=1)
+    centre = np.linalg.solve(template.affine, [*LEFT_HIPPOCAMPUS_MM, 1.0])[:3].round().astype(int)
+    start = centre - np.array(CROP_VOXELS) // 2
+    box = tuple(slice(o, o + n) for o, n in zip(start, CROP_VOXELS, strict=True))
+    crop = np.asarray(template.dataobj[box], dtype=np.float32)
+    affine = template.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ start
+    whole, damaged = OUT / "mni152_left.nii.gz", OUT / "mni152_left_spiked.nii.gz"
+    write_nifti(whole, crop, affine)
+    write_nifti(damaged, spiked(crop), affine)
+    return [
+        Shown("MNI152 template, left hippocampus", [whole]),
+        Shown("the same with a spike in k-space", [damaged]),
+    ]
+
+
+def spiked(array: np.ndarray) -> np.ndarray:
+    """The scan with one bright point in its k-space, as a discharge in the scanner leaves: stripes all over it."""
+    grid = np.meshgrid(*(np.arange(n) / n for n in array.shape), indexing="ij")
+    wave = np.cos(2 * np.pi * sum(k * axis for k, axis in zip((4, 7, 3), grid, strict=True)))
+    result: np.ndarray = (array + SPIKE * array.std() * wave).astype(np.float32)
+    return result
+
+
+def shared_scans() -> list[Shown]:
+    """Two real scans from beside the checkout, where they are present: one NIfTI, one DICOM series."""
+    shared = Path(__file__).resolve().parents[2] / "shared" / "data"
+    nifti = sorted((shared / "hippocampus" / "images").glob("*.nii.gz"))[:1]
+    series = [folder for folder in [shared / "dicom" / "hippocampus_crop_1"] if folder.is_dir()]
+    return [Shown(one.name, [one]) for one in nifti] + [Shown(f"{one.name} (DICOM)", _files(one)) for one in series]
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[str]:
+    """The embedded service on a free port with a folder of its own; its URL."""
+    with tempfile.TemporaryDirectory(prefix="ncagate-demo-") as data:
+        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", "0", "--data", data]
+        log = (OUT / "service.log").open("w")
+        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
+        try:
+            yield _wait_until_ready(process, Path(data))
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=START_SECONDS)
+            log.close()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], data: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    ready = data / "serve.json"
+    while time.monotonic() < deadline and process.poll() is None:
+        if ready.exists():
+            url: str = json.loads(ready.read_text())["url"]
+            return url
+        time.sleep(0.1)
+    raise SystemExit(f"the service did not start; see {OUT / 'service.log'}")
+
+
+def segment(client: httpx.Client, scan: Shown) -> dict[str, object]:
+    """POST one scan, wait for its verdict, keep mask and preview; the job as the service tells it."""
+    with contextlib.ExitStack() as stack:
+        files = [("scan", (path.name, stack.enter_context(path.open("rb")))) for path in scan.files]
+        answer = client.post("/segment", data={"model": MODEL}, files=files).raise_for_status()
+    location = answer.headers["location"]
+    deadline = time.monotonic() + SCAN_SECONDS
+    with console.status(scan.title):
+        while True:
+            job: dict[str, object] = client.get(location).raise_for_status().json()
+            if job["state"] in ("succeeded", "failed", "cancelled") or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+    if job["state"] == "succeeded":
+        stem = scan.files[0].name.split(".")[0] if len(scan.files) == 1 else scan.files[0].parent.name
+        for part, ending in (("mask", "nii.gz"), ("preview", "png")):
+            (OUT / f"{stem}_{part}.{ending}").write_bytes(client.get(f"{location}/{part}").raise_for_status().content)
+    return job
+
+
+def verdict_table(scans: Sequence[Shown], results: Sequence[dict[str, object]]) -> Table:
+    """What a person looks at."""
+    table = Table(
+        "scan",
+        "verdict",
+        "predicted Dice",
+        "NQM",
+        "limit",
+        "volume",
+        "seconds",
+        "why",
+        box=None,
+        pad_edge=False,
+    )
+    for scan, job in zip(scans, results, strict=True):
+        if "verdict" not in job:
+            table.add_row(scan.title, "[red]failed", *[""] * 5, str(job.get("error")))
+            continue
+        colour = "green" if job["verdict"] == "accept" else "yellow"
+        reasons = "; ".join(str(reason["detail"]) for reason in job["reasons"])  # type: ignore[attr-defined]
+        figures = [
+            _number(job[name], digits) for name, digits in (("predicted_dice", 2), ("nqm", 3), ("nqm_threshold", 3))
+        ]
+        table.add_row(
+            scan.title,
+            f"[bold {colour}]{job['verdict']}",
+            *figures,
+            f"{_number(job['volume_ml'], 2)} ml",
+            _number(job["seconds"], 1),
+            reasons,
+        )
+    return table
+
+
+def _number(value: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else "-"
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

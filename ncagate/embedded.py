@@ -1,0 +1,261 @@
+"""`ncagate serve`: gateway, workers and a private Redis as one supervised service."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kombu.exceptions import OperationalError
+
+from model_store.durable import replace
+from ncagate import private_redis
+from ncagate.processes import LOG_FORMAT, STREAMS_S, worker_name
+from ncagate.settings import Settings
+from ncagate.supervisor import Child, Program, StopSignals
+
+TICK_S = 0.1
+READY_S = 1.5
+"""How long one look at /readyz may take: meanwhile no child is tended."""
+PING_S = 1.0
+SLOW_START_S = 20.0
+"""A service that is not ready by then says what it waits for."""
+DEATHS_BEFORE_READY = 3
+"""A child that dies this often before the service was ever ready will not do better."""
+REDIS_STOP_S = 5.0
+GATEWAY_STOP_S = 5.0
+NCAGATE = (sys.executable, "-m", "ncagate.cli")
+RESEND_AFTER_S = 15
+"""The private Redis forgets when it stops, so a message without an answer is sent again sooner than elsewhere."""
+LOCK_FILE = "serve.lock"
+STATUS_FILE = "serve.json"
+
+log = logging.getLogger("ncagate")
+
+
+class EmbeddedError(Exception):
+    """The embedded service cannot be started; ``code`` is stable."""
+
+    code: ClassVar[str] = "embedded_error"
+
+
+class AlreadyServingError(EmbeddedError):
+    """Another `ncagate serve` has the data folder."""
+
+    code = "already_serving"
+
+
+class AddressUnavailableError(EmbeddedError):
+    """The address cannot be bound to."""
+
+    code = "address_unavailable"
+
+
+class StartFailedError(EmbeddedError):
+    """A part of the service does not start."""
+
+    code = "start_failed"
+
+
+def serve(settings: Settings) -> None:
+    """Run the service until SIGINT or SIGTERM; a second one kills what does not stop at once.
+
+    Raises:
+        EmbeddedError, RedisMissingError: it cannot be started.
+    """
+    logging.basicConfig(format=LOG_FORMAT.format("supervisor"), level=logging.INFO)
+    signals = StopSignals()
+    signals.install()
+    with ExitStack() as stack:
+        settings = _changed(settings, data=settings.data.absolute())
+        stack.enter_context(_alone(settings.data))
+        listener = stack.enter_context(_listening(settings.host, settings.port))
+        programs = []
+        if settings.redis_url is None:
+            path = stack.enter_context(private_redis.socket_path(settings.data))
+            programs = [_redis(path, settings.data / private_redis.LOG_NAME)]
+            settings = _with_redis(settings, private_redis.url(path))
+        service = _Service(settings, [_gateway(settings, listener), _worker(settings), *programs], listener)
+        try:
+            service.run(signals)
+        finally:
+            service.stop(signals)
+
+
+def _redis(path: Path, log_file: Path) -> Program:
+    log_file.unlink(missing_ok=True)
+    command = private_redis.command(private_redis.find_server(), path, log=log_file)
+    return Program("Redis", command, os.environ, stop_s=REDIS_STOP_S)
+
+
+def _gateway(settings: Settings, listener: socket.socket) -> Program:
+    descriptor = listener.fileno()
+    return Program(
+        "gateway",
+        [*NCAGATE, "gateway", "--fd", str(descriptor)],
+        _environment(settings),
+        stop_s=STREAMS_S + GATEWAY_STOP_S,
+        descriptors=(descriptor,),
+    )
+
+
+def _worker(settings: Settings) -> Program:
+    return Program("worker", [*NCAGATE, "worker"], _environment(settings), stop_s=settings.soft_shutdown_s)
+
+
+def _with_redis(settings: Settings, url: str) -> Settings:
+    resend_after_s = settings.resend_after_s if "resend_after_s" in settings.model_fields_set else RESEND_AFTER_S
+    return _changed(settings, redis_url=url, resend_after_s=resend_after_s)
+
+
+def _changed(settings: Settings, **changes: Any) -> Settings:
+    return Settings(**{**settings.model_dump(exclude_unset=True), **changes})
+
+
+def _environment(settings: Settings) -> Mapping[str, str]:
+    """The children's environment: the settings in force, whether they came from here, a default or the caller."""
+    chosen = {name: value for name, value in settings.model_dump(mode="json").items() if value is not None}
+    return os.environ | {f"NCAGATE_{name.upper()}": str(value) for name, value in chosen.items()}
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold the data folder; the kernel lets go of it with this process, however that ends."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / LOCK_FILE).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read(16).strip() or "unknown"
+            raise AlreadyServingError(f"another `ncagate serve` (process {owner}) uses {data}") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        (data / STATUS_FILE).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (data / STATUS_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """The gateway's socket. It is the supervisor's, so clients only wait while a dead gateway is replaced."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise AddressUnavailableError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    with listener:
+        if not _loopback(listener.getsockname()[0]):
+            log.warning("%s can be reached from other machines, and there is no access control", host)
+        yield listener
+
+
+def _loopback(address: str) -> bool:
+    return ip_address(address.partition("%")[0]).is_loopback
+
+
+class _Service:
+    """The children, stopped in their order and started in the reverse, and whether they do their work."""
+
+    def __init__(self, settings: Settings, programs: Sequence[Program], listener: socket.socket) -> None:
+        self._settings = settings
+        self._children = [Child(program) for program in programs]
+        self._address = listener.getsockname()[:2]
+        self._started_at = time.monotonic()
+        self._ready = self._told_slow = False
+
+    def run(self, signals: StopSignals) -> None:
+        """Start the children and tend them until a signal comes.
+
+        Raises:
+            StartFailedError: one of them died again and again before the service was ready.
+        """
+        for child in reversed(self._children):
+            child.start()
+        while not signals.wait(TICK_S):
+            restarted = [child.tend() for child in self._children]
+            if self._ready and any(restarted):
+                self._write_status()
+            if not self._ready:
+                self._look()
+
+    def stop(self, signals: StopSignals) -> None:
+        """Stop the gateway, then the worker, which may finish its job, then Redis."""
+        (self._settings.data / STATUS_FILE).unlink(missing_ok=True)
+        for child in self._children:
+            child.stop(signals)
+
+    def _look(self) -> None:
+        """Say so once the service is ready, or what it waits for when that takes long."""
+        for child in self._children:
+            if child.deaths >= DEATHS_BEFORE_READY:
+                raise StartFailedError(
+                    f"the {child.program.name} does not start; its messages above, or in redis.log, say why"
+                )
+        missing = self._missing()
+        if missing is None:
+            self._ready = True
+            self._write_status()
+            print(f"ncagate is ready on {self._url}   data: {self._settings.data}   Ctrl-C stops it", flush=True)
+        elif not self._told_slow and time.monotonic() - self._started_at > SLOW_START_S:
+            self._told_slow = True
+            log.warning("%s is up but not ready: %s", self._url, missing)
+
+    def _missing(self) -> str | None:
+        """What the service lacks to work; None where it is ready."""
+        for child in self._children:
+            if child.pid is None:
+                return f"the {child.program.name} does not run"
+        return _gateway_lacks(*self._address) or _worker_lacks(self._settings, self._pids()["worker"])
+
+    @property
+    def _url(self) -> str:
+        host, port = self._address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # shown, not bound to
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def _pids(self) -> dict[str, int]:
+        return {child.program.name: child.pid for child in self._children if child.pid is not None}
+
+    def _write_status(self) -> None:
+        status = {"url": self._url, "pid": os.getpid(), "pids": self._pids()}
+        replace(self._settings.data / STATUS_FILE, (json.dumps(status, indent=2) + "\n").encode())
+
+
+def _gateway_lacks(host: str, port: int) -> str | None:
+    connection = http.client.HTTPConnection(host, port, timeout=READY_S)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        detail = str(json.loads(answer.read()).get("detail", answer.reason))
+        return None if answer.status == HTTPStatus.OK else detail
+    except (OSError, http.client.HTTPException, ValueError):
+        return "the gateway does not answer"
+    finally:
+        connection.close()
+
+
+def _worker_lacks(settings: Settings, pid: int) -> str | None:
+    """Whether this service's own worker answers over the broker."""
+    from jobs.queue import make_celery  # late: half a second, better spent while the children start
+
+    with make_celery(settings) as celery:
+        try:
+            answers = celery.control.inspect(destination=[worker_name(pid)], timeout=PING_S).ping()
+        except (OperationalError, OSError):
+            answers = None
+    return None if answers else "the worker does not answer"

@@ -1,0 +1,33 @@
+"""What `ncagate models list` shows."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from model_store.errors import ModelStoreError
+from model_store.registry import Registry
+
+
+def version_table(registry: Registry) -> Table:
+    """Every model and version with its aliases and validation Dice; of an unusable one, why."""
+    table = Table("model", "version", "aliases", "created", "validation Dice", "parameters", box=None, pad_edge=False)
+    for name in registry.names():
+        aliases = registry.aliases(name)
+        for version in registry.versions(name):
+            pointing = ", ".join(sorted(alias for alias, target in aliases.items() if target == version))
+            try:
+                manifest = registry.manifest(name, version)
+                registry.load_network(manifest)
+            except ModelStoreError as error:
+                table.add_row(name, version, pointing, f"[red]unusable: {error}")
+                continue
+            dice = manifest.metrics.get("validation", {}).get("clean", {}).get("dice_mean")
+            table.add_row(
+                name,
+                version,
+                pointing,
+                f"{manifest.created:%Y-%m-%d %H:%M}",
+                "-" if dice is None else f"{dice:.3f}",
+                f"{manifest.parameters:,}",
+            )
+    return table

@@ -1,0 +1,59 @@
+"""The two kinds of process of a deployment: what `ncagate gateway` and `ncagate worker` run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+
+from ncagate.settings import Settings
+
+STREAMS_S = 3
+"""How long a stopping gateway waits for answers under way; an event stream has no end of its own."""
+LOG_FORMAT = "%(asctime)s %(levelname)s {}: %(message)s"
+
+
+def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
+    """Serve HTTP until SIGTERM or SIGINT, on the listening socket ``fd`` where one is handed down."""
+    import uvicorn
+
+    from service.app import create_app
+
+    logging.basicConfig(format=LOG_FORMAT.format("gateway"), level=logging.WARNING)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=STREAMS_S,
+    )
+    uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+
+
+def run_worker(settings: Settings) -> None:
+    """Work on jobs until SIGTERM, after which the jobs under way are finished: ``celery -A worker.app worker``."""
+    from celery.platforms import SecurityWarning
+
+    from worker.app import celery_app
+
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # root is a risk with pickle; messages here are JSON
+    logging.getLogger("worker").setLevel(logging.INFO)
+    celery_app.worker_main(
+        [
+            "--quiet",
+            "worker",
+            "--loglevel=WARNING",
+            "--without-gossip",
+            "--without-mingle",
+            f"--concurrency={settings.workers}",
+            f"--hostname={worker_name(os.getpid())}",
+        ]
+    )
+
+
+def worker_name(pid: int) -> str:
+    """The Celery node name of the worker whose main process is ``pid`` on this machine."""
+    return f"ncagate-{pid}@{socket.gethostname()}"

@@ -1,0 +1,168 @@
+"""What `ncagate segment` does: the worker's pipeline over files, without a server."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from imaging.errors import ImagingError
+from imaging.limits import Limits
+from model_store.loaded import LoadedVersion, load_version
+from model_store.registry import Registry
+from nca.engine import Engine, get_engine
+from nca.errors import NcaError
+from ncagate.settings import Settings
+from worker.pipeline import Options, OutputNames, Record, StageCallback, segment_scan
+
+RECORD_FIELDS = (
+    "verdict", "reasons", "nqm", "predicted_dice", "pairwise_dice", "volume_ml",
+    "model", "version", "seed", "engine", "seconds",
+)  # fmt: skip
+"""Fields of a record in the JSON file, beside `scan`."""
+FILE_NOT_FOUND = "file_not_found"
+FILE_ERROR = "file_error"
+"""Codes for what the file system refuses; every other one is an ImagingError's or NcaError's own."""
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several scans under one version and one set of options."""
+
+    version: LoadedVersion
+    engine: Engine
+    options: Options
+    limits: Limits
+    out: Path
+
+    @classmethod
+    def open(cls, settings: Settings, *, model: str, version: str | None, options: Options, out: Path) -> Batch:
+        """Load the version and the engine, make the output folder.
+
+        Raises:
+            ModelStoreError, NcaError: there is no such version or engine, or it is corrupt.
+        """
+        loaded = load_version(Registry(settings.models), model, version)
+        engine = get_engine(settings.engine, threads=settings.threads)
+        out.mkdir(parents=True, exist_ok=True)
+        limits = Limits(
+            unpacked_bytes=settings.unpacked_bytes_max, files=settings.files_max, voxels=settings.voxels_max
+        )
+        return cls(loaded, engine, options, limits, out)
+
+    def run(self, scans: Sequence[Path]) -> list[dict[str, Any]]:
+        """Segment every scan; one that cannot be read gives a record with its error, and the others are still done."""
+        records = []
+        with _progress() as bar:
+            for scan, name in zip(scans, unique_names(scans), strict=True):
+                records.append(self._one(scan, name, bar=bar))
+        if any("verdict" in record for record in records):
+            Console().print(verdict_table(records))
+        return records
+
+    def _one(self, scan: Path, name: str, *, bar: Progress) -> dict[str, Any]:
+        task = bar.add_task(scan.name, total=1.0, stage="")
+        try:
+            record = self.segment(
+                scan, name, on_stage=lambda stage, done: bar.update(task, completed=done, stage=stage)
+            )
+        except (ImagingError, NcaError) as error:
+            return _refused(scan, code=error.code, detail=str(error))
+        except OSError as error:
+            code = FILE_NOT_FOUND if isinstance(error, FileNotFoundError) else FILE_ERROR
+            return _refused(scan, code=code, detail=error.strerror or str(error))
+        finally:
+            bar.remove_task(task)
+        whole = record.to_json()
+        return {"scan": str(scan)} | {field: whole[field] for field in RECORD_FIELDS}
+
+    def segment(self, scan: Path, name: str, *, on_stage: StageCallback = lambda stage, done: None) -> Record:
+        """Segment one scan into ``<name>_mask.nii.gz`` and the like; raises as `worker.pipeline.segment_scan`."""
+        names = OutputNames(f"{name}_mask.nii.gz", f"{name}_uncertainty.nii.gz", f"{name}_preview.png")
+        with (
+            tempfile.TemporaryDirectory(prefix="ncagate-") as workdir,
+            tempfile.TemporaryDirectory(prefix=".ncagate-", dir=self.out) as staged,
+        ):
+            record = segment_scan(
+                [scan],
+                self.version,
+                engine=self.engine,
+                options=self.options,
+                limits=self.limits,
+                out=Path(staged),
+                workdir=Path(workdir),
+                names=names,
+                on_stage=on_stage,
+            )
+            for file in Path(staged).iterdir():
+                file.replace(self.out / file.name)
+        return record
+
+
+def _refused(scan: Path, *, code: str, detail: str) -> dict[str, Any]:
+    console.print(f"ncagate: {scan}: {detail} [{code}]", markup=False, highlight=False, soft_wrap=True)
+    return {"scan": str(scan), "error": {"code": code, "detail": detail}}
+
+
+def unique_names(scans: Sequence[Path]) -> list[str]:
+    """The stem of every scan's results: its name without .nii, .nii.gz or .zip; a second one of the name gets `_2`."""
+    names: list[str] = []
+    for scan in scans:
+        stem = scan.resolve().name if scan.name in ("", "..") else scan.name
+        for ending in (".nii.gz", ".nii", ".zip"):
+            stem = stem.removesuffix(ending)
+        candidates = (stem if n == 1 else f"{stem}_{n}" for n in range(1, len(scans) + 1))
+        names.append(next(one for one in candidates if one not in names))
+    return names
+
+
+def write_records(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the records as one JSON array."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+
+
+def verdict_table(records: Sequence[dict[str, Any]]) -> Table:
+    """The verdicts for a person's eyes."""
+    table = Table("scan", "verdict", "predicted Dice", "NQM", "volume", "seconds", "why", box=None, pad_edge=False)
+    for record in records:
+        name = Path(record["scan"]).name
+        if "error" in record:
+            table.add_row(name, "[red]unreadable", "-", "-", "-", "-", record["error"]["detail"])
+            continue
+        colour = "green" if record["verdict"] == "accept" else "yellow"
+        table.add_row(
+            name,
+            f"[bold {colour}]{record['verdict']}",
+            _figure(record["predicted_dice"], 2),
+            _figure(record["nqm"], 3),
+            f"{record['volume_ml']:.2f} ml",
+            f"{record['seconds']:.1f}",
+            "; ".join(reason["detail"] for reason in record["reasons"]),
+        )
+    return table
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[stage]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,80 @@
+"""What the docs say is what the code does."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import imaging.errors
+from imaging.errors import ImagingError
+from jobs.database import open_database, upgrade
+from jobs.repository import JobRepository
+from model_store.registry import Registry
+from ncagate.settings import Settings
+from service.errors import PROBLEMS
+from service.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+
+
+def subclasses(kind: type[ImagingError]) -> Iterator[type[ImagingError]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from subclasses(one)
+
+
+class TestOperations:
+    @pytest.mark.parametrize("name", Settings.model_fields)
+    def test_every_setting_stands_in_the_table_with_its_default(self, name: str) -> None:
+        field = Settings.model_fields[name]
+        default = "" if field.default is None else f"`{field.default}`"
+        assert f"| `NCAGATE_{name.upper()}` | {default} | {field.description} |" in OPERATIONS
+
+    def test_no_setting_stands_there_that_is_none(self) -> None:
+        named = {one.lower() for one in re.findall(r"^\| `NCAGATE_([A-Z_]+)`", OPERATIONS, re.MULTILINE)}
+        assert named == set(Settings.model_fields)
+
+    def test_the_metrics_table_is_that_of_the_page(self, tmp_path: Path) -> None:
+        database = open_database(f"sqlite:///{tmp_path / 'jobs.db'}")
+        upgrade(database)
+        page, _ = Metrics(JobRepository(database), Registry(tmp_path)).page("text/plain; version=0.0.4")
+        database.dispose()
+        exported = {
+            family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)
+            for family in text_string_to_metric_families(page.decode())
+        }
+        rows = re.findall(r"^\| `(ncagate_[a-z_]+)` \| ([a-z]+) \| (.+) \|$", OPERATIONS, re.MULTILINE)
+        assert {name: (kind, text) for name, kind, text in rows} == exported
+
+
+class TestApi:
+    @pytest.mark.parametrize("code", sorted(PROBLEMS))
+    def test_every_problem_is_listed_with_its_status(self, code: str) -> None:
+        assert f"| `{code}` | {PROBLEMS[code].status} |" in API
+
+    @pytest.mark.parametrize("error", list(subclasses(ImagingError)), ids=lambda one: one.code)
+    def test_every_reason_why_a_scan_cannot_be_read_is_listed(self, error: type[ImagingError]) -> None:
+        assert error.__module__ == imaging.errors.__name__
+        assert f"| `{error.code}` |" in API
+
+
+class TestReadme:
+    def test_every_reason_to_flag_is_named(self) -> None:
+        sources = [ROOT / "nca" / "quality.py", ROOT / "model_store" / "contract.py", ROOT / "worker" / "pipeline.py"]
+        text = "".join(path.read_text() for path in sources)
+        codes = set(re.findall(r'Reason\(\s*"([a-z_]+)"', text)) | set(re.findall(r'_outside\(\s*"([a-z_]+)"', text))
+        assert len(codes) >= 11
+        assert [code for code in sorted(codes) if f"`{code}`" not in README] == []
+
+    def test_every_picture_is_there(self) -> None:
+        for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+            assert (ROOT / name).is_file(), name
+
+    def test_nothing_was_left_to_be_filled_in(self) -> None:
+        for text in (README, OPERATIONS, API):
+            assert "@@" not in text
