@@ -41,7 +41,6 @@ def make_celery(settings: Settings) -> Celery:
         task_time_limit=settings.job_seconds_max,
         worker_prefetch_multiplier=1,
         worker_soft_shutdown_timeout=settings.soft_shutdown_s,
-        worker_enable_soft_shutdown_on_idle=True,
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,  # the row's lease decides
         broker_connection_retry_on_startup=True,

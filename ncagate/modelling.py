@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from model_store.errors import ModelStoreError
@@ -12,14 +13,18 @@ def version_table(registry: Registry) -> Table:
     """Every model and version with its aliases and validation Dice; of an unusable one, why."""
     table = Table("model", "version", "aliases", "created", "validation Dice", "parameters", box=None, pad_edge=False)
     for name in registry.names():
-        aliases = registry.aliases(name)
+        aliases = {}
+        try:
+            aliases = registry.aliases(name)
+        except ModelStoreError as error:
+            table.add_row(name, "", "", f"[red]{escape(str(error))}")
         for version in registry.versions(name):
             pointing = ", ".join(sorted(alias for alias, target in aliases.items() if target == version))
             try:
                 manifest = registry.manifest(name, version)
                 registry.load_network(manifest)
             except ModelStoreError as error:
-                table.add_row(name, version, pointing, f"[red]unusable: {error}")
+                table.add_row(name, version, pointing, f"[red]unusable: {escape(str(error))}")
                 continue
             dice = manifest.metrics.get("validation", {}).get("clean", {}).get("dice_mean")
             table.add_row(

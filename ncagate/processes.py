@@ -35,11 +35,13 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Work on jobs until SIGTERM, after which the jobs under way are finished: ``celery -A worker.app worker``."""
+    from celery.exceptions import CPendingDeprecationWarning
     from celery.platforms import SecurityWarning
 
     from worker.app import celery_app
 
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is a risk with pickle; messages here are JSON
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # the setting it speaks of is made
     logging.getLogger("worker").setLevel(logging.INFO)
     celery_app.worker_main(
         [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -135,9 +136,9 @@ def verdict_table(records: Sequence[dict[str, Any]]) -> Table:
     """The verdicts for a person's eyes."""
     table = Table("scan", "verdict", "predicted Dice", "NQM", "volume", "seconds", "why", box=None, pad_edge=False)
     for record in records:
-        name = Path(record["scan"]).name
+        name = escape(Path(record["scan"]).name)
         if "error" in record:
-            table.add_row(name, "[red]unreadable", "-", "-", "-", "-", record["error"]["detail"])
+            table.add_row(name, "[red]unreadable", "-", "-", "-", "-", escape(record["error"]["detail"]))
             continue
         colour = "green" if record["verdict"] == "accept" else "yellow"
         table.add_row(
@@ -147,7 +148,7 @@ def verdict_table(records: Sequence[dict[str, Any]]) -> Table:
             _figure(record["nqm"], 3),
             f"{record['volume_ml']:.2f} ml",
             f"{record['seconds']:.1f}",
-            "; ".join(reason["detail"] for reason in record["reasons"]),
+            escape("; ".join(reason["detail"] for reason in record["reasons"])),
         )
     return table
 
@@ -158,7 +159,7 @@ def _figure(value: float | None, digits: int) -> str:
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[stage]}"),
         TimeElapsedColumn(),

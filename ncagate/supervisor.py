@@ -35,9 +35,11 @@ class StopSignals:
         self._asked, self._hurry = threading.Event(), threading.Event()
 
     def install(self) -> None:
-        """Take the signals from now on (main thread only)."""
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        """Take the signals from now on (main thread only); SIGHUP stays ignored where nohup has said so."""
+        for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, self._take)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._take)
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not past the first signal; whether there was one."""

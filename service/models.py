@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from model_store.errors import ModelStoreError
+from model_store.errors import CorruptVersionError, ModelStoreError
 from model_store.manifest import Manifest
 from model_store.registry import Registry
 from service.gateway import TheGateway
@@ -76,7 +76,15 @@ def roll_back(name: Name, alias: Alias, gateway: TheGateway) -> AliasView:
 
 def _view(registry: Registry, name: str) -> ModelView:
     versions = [_summary(registry, name, version) for version in registry.versions(name)]
-    return ModelView(name=name, versions=versions, aliases=dict(registry.aliases(name)), link=f"/models/{name}")
+    return ModelView(name=name, versions=versions, aliases=_aliases(registry, name), link=f"/models/{name}")
+
+
+def _aliases(registry: Registry, name: str) -> dict[str, str] | None:
+    """None where they are damaged: that must not hide the other models."""
+    try:
+        return dict(registry.aliases(name))
+    except CorruptVersionError:
+        return None
 
 
 def _summary(registry: Registry, name: str, version: str) -> VersionSummary:

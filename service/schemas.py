@@ -146,7 +146,10 @@ class ModelView(BaseModel):
 
     name: str
     versions: list[VersionSummary]
-    aliases: dict[str, str] = Field(examples=[{"production": "1.0.0"}])
+    aliases: dict[str, str] | None = Field(
+        description="Alias to version; null where the file that holds them is damaged.",
+        examples=[{"production": "1.0.0"}],
+    )
     link: str
 
 

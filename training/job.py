@@ -161,6 +161,8 @@ def _progress(what: str, total: int, *, done: int = 0) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    if not console.is_terminal:
+        console.print(f"{what}: {total - done} to do")
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, completed=done, text="")
         yield lambda text="": bar.update(task, advance=1, text=text)

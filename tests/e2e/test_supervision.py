@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,9 +116,15 @@ class TestStop:
             stack.process.kill()
             assert wait_gone(family) == []
 
-    def test_a_job_under_way_may_end_and_one_that_takes_too_long_is_done_after_the_next_start(
-        self, served: Served, large_scan: Path
-    ) -> None:
+    def test_waits_for_a_job_under_way(self, served: Served, large_scan: Path) -> None:
+        with served(NCAGATE_SOFT_SHUTDOWN_S="30") as stack:
+            location = stack.submit(large_scan, model="slow", members="2")
+            stack.under_way(location)
+            stack.process.terminate()
+            assert stack.process.wait(40) == 0
+            assert re.search(rf"job {location.rsplit('/', 1)[1]}: (accept|flag) in", stack.log())
+
+    def test_a_job_cut_short_is_done_after_the_next_start(self, served: Served, large_scan: Path) -> None:
         with served(NCAGATE_SOFT_SHUTDOWN_S="0.5") as stack:
             location = stack.submit(large_scan, model="slow", members="4")
             stack.under_way(location)

@@ -64,3 +64,9 @@ class TestCorruptVersion:
         assert usable == {"1.0.0": True, "1.1.0": False}
         assert service.submit()
         assert service.client.get("/readyz").status_code == 200
+
+    def test_damaged_aliases_hide_no_version(self, service: Any, store: Path) -> None:
+        (store / "tiny" / "aliases.json").write_text("{")
+        (view,) = (one for one in service.client.get("/models").json()["models"] if one["name"] == "tiny")
+        assert view["aliases"] is None
+        assert [one["usable"] for one in view["versions"]] == [True, True]
