@@ -6,7 +6,7 @@ Shapes: b batch, c channels, h hidden, n fired cells; x, y, z voxels of a level'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,22 @@ class M3dNca(nn.Module):
                 on_hidden=(lambda hidden, step=step: on_hidden(index, step, hidden)) if on_hidden else None,
             )
         return state
+
+    def run(
+        self,
+        images: Sequence[Tensor],
+        fire_mask: FireMask,
+        *,
+        statistics: Callable[[int, int], Statistics] | None = None,
+        on_hidden: HiddenHook | None = None,
+    ) -> Tensor:
+        """All levels on a whole image, given on every level's grid (`pyramid`): logits (b, outputs, x, y, z)."""
+        state = self.seed_state(images[0])
+        for index, image in enumerate(images):
+            if index:
+                state = refine(state, image, self.architecture.levels[index - 1].scale)
+            state = self.run_level(index, state, fire_mask, statistics=statistics, on_hidden=on_hidden)
+        return self.logits(state)
 
     def logits(self, state: Tensor) -> Tensor:
         """The segments' logits (b, outputs, x, y, z) held by a state."""

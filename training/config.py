@@ -115,7 +115,7 @@ class CalibrationSection(_Section):
     min_dice: float = Field(0.8, gt=0.0, lt=1.0)
     scans: PositiveInt = 64
     spikes_per_scan: PositiveInt = 2
-    spike_intensity: tuple[PositiveFloat, PositiveFloat] = (0.5, 5.0)
+    spike_intensity: tuple[PositiveFloat, PositiveFloat] = (0.5, 10.0)
 
 
 class TrainingConfig(_Section):

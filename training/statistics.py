@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nca.model import M3dNca, Statistics, pyramid, refine
+from nca.model import M3dNca, Statistics, pyramid
 from nca.randomness import fire_mask, stream_key, voxel_index
 from training.data import Case
 
@@ -63,8 +63,4 @@ def _run(model: M3dNca, image: Tensor, moments: RunningMoments, *, seed: int, me
         key = stream_key(seed=seed, member=member, level=level, step=step)
         return torch.from_numpy(fire_mask(voxel_index(grids[level]), key, model.architecture.fire_rate))[None]
 
-    state = model.seed_state(images[0])
-    for level, grid_image in enumerate(images):
-        if level:
-            state = refine(state, grid_image, model.architecture.levels[level - 1].scale)
-        state = model.run_level(level, state, fire, on_hidden=moments.add)
+    model.run(images, fire, on_hidden=moments.add)

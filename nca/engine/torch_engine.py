@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nca.engine import Progress, ProgressCallback
-from nca.model import M3dNca, Statistics, pyramid, refine
+from nca.model import M3dNca, Statistics, pyramid
 from nca.network import FloatArray, Network
 from nca.randomness import fire_mask, stream_key, voxel_index
 
@@ -56,12 +56,8 @@ class TorchEngine:
                 return torch.from_numpy(fire_mask(indices[level], key, rate))[None].to(self._device)
 
             with torch.inference_mode():
-                state = model.seed_state(images[0])
-                for level, grid_image in enumerate(images):
-                    if level:
-                        state = refine(state, grid_image, network.architecture.levels[level - 1].scale)
-                    state = model.run_level(level, state, fire, statistics=statistics)
-                probabilities: FloatArray = torch.sigmoid(model.logits(state))[0].contiguous().cpu().numpy()
+                logits = model.run(images, fire, statistics=statistics)[0]
+                probabilities: FloatArray = torch.sigmoid(logits).contiguous().cpu().numpy()
             yield probabilities
             if on_progress is not None:
                 on_progress(Progress(position, len(members), total, total))

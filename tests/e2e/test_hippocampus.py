@@ -1,0 +1,76 @@
+"""The version that ships: does it find the hippocampus, and does its gate hold?"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nibabel.nifti1 import Nifti1Image
+
+from model_store.loaded import LoadedVersion, load_version
+from model_store.registry import SHIPPED, Registry
+from nca.quality import dice
+
+SCANS = 6
+"""Validation scans that are looked at; the training job looked at all of them."""
+
+
+@pytest.fixture(scope="module")
+def version() -> LoadedVersion:
+    return load_version(Registry(SHIPPED, shipped=None), "hippocampus")
+
+
+@pytest.fixture(scope="module")
+def outcome(version: LoadedVersion, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """`ncagate segment` on validation scans, a DICOM series of the same kind and the whole head."""
+    folder = tmp_path_factory.mktemp("hippocampus")
+    names = version.manifest.training.validation_scans[:SCANS]
+    scans = [shared_data / "hippocampus" / "images" / name for name in names]
+    scans += [shared_data / "dicom" / name for name in ("hippocampus_crop_1", "whole_brain_t1post")]
+    command = [sys.executable, "-m", "ncagate.cli", "segment", *map(str, scans), "--model", "hippocampus"]
+    result = subprocess.run(
+        [*command, "--out", str(folder), "--json", str(folder / "records.json")], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    records = {Path(record["scan"]).name: record for record in json.loads((folder / "records.json").read_text())}
+    return {"folder": folder, "records": records, "names": names}
+
+
+class TestShippedVersion:
+    def test_says_where_it_comes_from(self, version: LoadedVersion) -> None:
+        manifest = version.manifest
+        assert manifest.licence == "CC-BY-SA-4.0"
+        assert "Decathlon" in manifest.attribution
+        assert manifest.parameters == 12_480
+        assert not set(manifest.training.training_scans) & set(manifest.training.validation_scans)
+
+    def test_passed_its_mark_when_it_was_trained(self, version: LoadedVersion) -> None:
+        clean = version.manifest.metrics["validation"]["clean"]
+        assert clean["scans"] == len(version.manifest.training.validation_scans)
+        assert clean["dice_mean"] >= 0.85
+
+    def test_finds_the_hippocampus_on_scans_it_was_not_trained_on(
+        self, outcome: dict[str, Any], shared_data: Path
+    ) -> None:
+        dices = {}
+        for name in outcome["names"]:
+            mask = Nifti1Image.from_filename(outcome["folder"] / f"{name.removesuffix('.nii.gz')}_mask.nii.gz")
+            truth = Nifti1Image.from_filename(shared_data / "hippocampus" / "labels" / name)
+            dices[name] = dice(np.asarray(mask.dataobj) > 0, np.asarray(truth.dataobj) > 0)
+        assert np.mean(list(dices.values())) >= 0.85, dices
+
+    def test_predicts_a_dice_near_the_true_one(self, outcome: dict[str, Any], shared_data: Path) -> None:
+        for name in outcome["names"]:
+            assert outcome["records"][name]["predicted_dice"] == pytest.approx(0.9, abs=0.1)
+
+    def test_a_dicom_series_of_the_same_kind_is_segmented(self, outcome: dict[str, Any]) -> None:
+        record = outcome["records"]["hippocampus_crop_1"]
+        assert 1.0 < record["volume_ml"] < 6.0
+
+    def test_a_whole_head_is_never_accepted(self, outcome: dict[str, Any]) -> None:
+        record = outcome["records"]["whole_brain_t1post"]
+        assert record["verdict"] == "flag"
+        assert "extent_out_of_range" in {reason["code"] for reason in record["reasons"]}
