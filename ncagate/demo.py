@@ -18,14 +18,15 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from imaging.nifti import write_nifti
 from rich.console import Console
-from rich.table import Table
+
+from imaging.nifti import write_nifti
+from ncagate.verdicts import print_verdicts
 
 OUT = Path("demo-out")
 MODEL = "hippocampus"
-LEFT_HIPPOCAMPUS_MM = (-26.0, -22.0, -16.0)
-"""Centre of the left hippocampus in MNI space (RAS+ mm)."""
+CROP_CENTRE_MM = (-26.0, -24.0, -10.0)
+"""In MNI space (RAS+): around the left hippocampus, high enough to hold little of the blanked space below the brain."""
 CROP_VOXELS = (36, 50, 36)
 START_SECONDS = 60
 SCAN_SECONDS = 300
@@ -53,9 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     console.print(f"[bold]ncagate demo[/]: {len(scans)} scans over HTTP to the embedded service")
     with serving() as url, httpx.Client(base_url=url, timeout=SCAN_SECONDS) as client:
         results = [segment(client, scan) for scan in scans]
-    console.print(verdict_table(scans, results))
-    console.print(f"Masks and previews are in [bold]{OUT}/[/]; look at the *_preview.png.")
-    return 0 if all("verdict" in result for result in results) else 1
+    print_verdicts(console, [(scan.title, job) for scan, job in zip(scans, results, strict=True)])
+    console.print(f"\nMasks and previews are in [bold]{OUT.absolute()}[/]; look at the *_preview.png.")
+    return 0 if all(job["state"] == "succeeded" for job in results) else 1
 
 
 def template_scans() -> list[Shown]:
@@ -63,7 +64,7 @@ def template_scans() -> list[Shown]:
     from nilearn.datasets import load_mni152_template  # the `demo` extra; takes a second or two
 
     template = load_mni152_template(resolution=1)
-    centre = np.linalg.solve(template.affine, [*LEFT_HIPPOCAMPUS_MM, 1.0])[:3].round().astype(int)
+    centre = np.linalg.solve(template.affine, [*CROP_CENTRE_MM, 1.0])[:3].round().astype(int)
     start = centre - np.array(CROP_VOXELS) // 2
     box = tuple(slice(o, o + n) for o, n in zip(start, CROP_VOXELS, strict=True))
     crop = np.asarray(template.dataobj[box], dtype=np.float32)
@@ -73,8 +74,8 @@ def template_scans() -> list[Shown]:
     write_nifti(whole, crop, affine)
     write_nifti(damaged, spiked(crop), affine)
     return [
-        Shown("MNI152 template, left hippocampus", [whole]),
-        Shown("the same with a spike in k-space", [damaged]),
+        Shown("MNI152 left hippocampus", [whole]),
+        Shown("the same with a spike", [damaged]),
     ]
 
 
@@ -138,44 +139,6 @@ def segment(client: httpx.Client, scan: Shown) -> dict[str, object]:
         for part, ending in (("mask", "nii.gz"), ("preview", "png")):
             (OUT / f"{stem}_{part}.{ending}").write_bytes(client.get(f"{location}/{part}").raise_for_status().content)
     return job
-
-
-def verdict_table(scans: Sequence[Shown], results: Sequence[dict[str, object]]) -> Table:
-    """What a person looks at."""
-    table = Table(
-        "scan",
-        "verdict",
-        "predicted Dice",
-        "NQM",
-        "limit",
-        "volume",
-        "seconds",
-        "why",
-        box=None,
-        pad_edge=False,
-    )
-    for scan, job in zip(scans, results, strict=True):
-        if "verdict" not in job:
-            table.add_row(scan.title, "[red]failed", *[""] * 5, str(job.get("error")))
-            continue
-        colour = "green" if job["verdict"] == "accept" else "yellow"
-        reasons = "; ".join(str(reason["detail"]) for reason in job["reasons"])  # type: ignore[attr-defined]
-        figures = [
-            _number(job[name], digits) for name, digits in (("predicted_dice", 2), ("nqm", 3), ("nqm_threshold", 3))
-        ]
-        table.add_row(
-            scan.title,
-            f"[bold {colour}]{job['verdict']}",
-            *figures,
-            f"{_number(job['volume_ml'], 2)} ml",
-            _number(job["seconds"], 1),
-            reasons,
-        )
-    return table
-
-
-def _number(value: object, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, float) else "-"
 
 
 def _files(path: Path) -> list[Path]:

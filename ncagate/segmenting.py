@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
@@ -21,6 +19,7 @@ from model_store.registry import Registry
 from nca.engine import Engine, get_engine
 from nca.errors import NcaError
 from ncagate.settings import Settings
+from ncagate.verdicts import print_verdicts
 from worker.pipeline import Options, OutputNames, Record, StageCallback, segment_scan
 
 RECORD_FIELDS = (
@@ -67,7 +66,7 @@ class Batch:
             for scan, name in zip(scans, unique_names(scans), strict=True):
                 records.append(self._one(scan, name, bar=bar))
         if any("verdict" in record for record in records):
-            Console().print(verdict_table(records))
+            print_verdicts(Console(), [(Path(record["scan"]).name, record) for record in records])
         return records
 
     def _one(self, scan: Path, name: str, *, bar: Progress) -> dict[str, Any]:
@@ -130,31 +129,6 @@ def write_records(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the records as one JSON array."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
-
-
-def verdict_table(records: Sequence[dict[str, Any]]) -> Table:
-    """The verdicts for a person's eyes."""
-    table = Table("scan", "verdict", "predicted Dice", "NQM", "volume", "seconds", "why", box=None, pad_edge=False)
-    for record in records:
-        name = escape(Path(record["scan"]).name)
-        if "error" in record:
-            table.add_row(name, "[red]unreadable", "-", "-", "-", "-", escape(record["error"]["detail"]))
-            continue
-        colour = "green" if record["verdict"] == "accept" else "yellow"
-        table.add_row(
-            name,
-            f"[bold {colour}]{record['verdict']}",
-            _figure(record["predicted_dice"], 2),
-            _figure(record["nqm"], 3),
-            f"{record['volume_ml']:.2f} ml",
-            f"{record['seconds']:.1f}",
-            escape("; ".join(reason["detail"] for reason in record["reasons"])),
-        )
-    return table
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _progress() -> Progress:

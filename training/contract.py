@@ -16,8 +16,8 @@ SPACING_MARGIN = 1.5
 """Spacings up to this factor beyond those seen are expected: resampling copes with them."""
 EXTENT_MARGIN = 1.2
 """A field of view may be smaller or larger than any seen by this factor."""
-INTENSITY_MARGIN = 0.5
-"""Quantiles may lie this share of the range seen beyond it."""
+INTENSITY_MARGIN = 1.0
+"""Quantiles may lie this share of the range seen beyond it: other scanners differ, other anatomy differs far more."""
 VOLUME_MARGIN = 1.5
 """A structure may be this factor smaller or larger than any seen."""
 
