@@ -9,7 +9,6 @@ from typing import Annotated, cast
 
 from celery import Celery
 from fastapi import Depends
-from model_store.registry import Registry
 from starlette.requests import Request
 
 from jobs.blobs import Blobs
@@ -18,6 +17,7 @@ from jobs.models import Job
 from jobs.queue import enqueue, make_celery
 from jobs.reconcile import Reconciled, deliver, reconcile
 from jobs.repository import JobRepository
+from model_store.registry import Registry
 from ncagate.settings import Settings
 from service.errors import Problem
 from service.metrics import Metrics

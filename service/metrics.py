@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from model_store.errors import ModelStoreError
-from model_store.registry import Registry
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
@@ -17,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.repository import JobRepository
 from jobs.state import JobState
 from jobs.tally import LATEST, Totals
+from model_store.errors import ModelStoreError
+from model_store.registry import Registry
 
 log = logging.getLogger(__name__)
 

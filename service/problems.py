@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from model_store.errors import ModelStoreError
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from jobs.errors import InvalidCursorError
+from model_store.errors import ModelStoreError
 from service.errors import PROBLEMS, Problem
 
 MEDIA_TYPE = "application/problem+json"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from imaging.grid import to_model_grid, znormalise
 from imaging.limits import Limits
 from imaging.nifti import read_nifti
-from numpy.typing import NDArray
-
 from imaging.volume import Volume
 from training.config import TrainingConfig
 from training.errors import NoTrainingDataError
