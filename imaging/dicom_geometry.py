@@ -18,9 +18,11 @@ from imaging.errors import (
 DIRECTION_TOLERANCE = 1e-3
 """Largest difference of a direction cosine between slices, and from a right angle (0.06 degrees)."""
 SPACING_TOLERANCE = 0.02
-"""Relative deviation of a slice distance from the median; scanners write positions to 0.01 mm or so."""
+"""Relative deviation of a slice distance from the mean; scanners write positions to 0.01 mm or so."""
 LATERAL_TOLERANCE = 0.05
 """Sideways drift of the slices in mm per mm along the normal: more is a tilted gantry."""
+PLACE_TOLERANCE = 0.1
+"""Distance of a slice from its place in the box, in the smallest edge of a voxel."""
 SAME_PLACE_MM = 1e-3
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -67,6 +69,7 @@ def stack(slices: Sequence[Slice]) -> Stack:
     affine[:3, 1] = along_column * first.spacing[0]
     affine[:3, 2] = offsets[-1] / (len(slices) - 1) if drift > 0 else normal * step
     affine[:3, 3] = positions[order[0]]
+    _check_places(positions[order], affine)
     return Stack(order.tolist(), LPS_TO_RAS @ affine)
 
 
@@ -86,15 +89,24 @@ def _check_alike(slices: Sequence[Slice]) -> None:
             raise MixedGeometryError("the slices have several pixel spacings")
 
 
+def _check_places(positions: NDArray[np.float64], affine: NDArray[np.float64]) -> None:
+    """Refuse sorted positions (n, 3) that the box does not share: slices moved sideways, drift that adds up."""
+    placed = np.arange(len(positions))[:, None] * affine[:3, 2] + affine[:3, 3]
+    distance = float(np.linalg.norm(positions - placed, axis=1).max())
+    if distance > PLACE_TOLERANCE * float(np.linalg.norm(affine[:3, :3], axis=0).min()):
+        raise MixedGeometryError(f"a slice lies {distance:.2f} mm beside the line of the others")
+
+
 def _step(distances: NDArray[np.float64]) -> float:
     """The even distance between sorted slices in mm."""
     gaps = np.diff(distances)
     if (gaps < SAME_PLACE_MM).any():
         raise DuplicateSliceError("two slices lie in the same place")
-    usual = float(np.median(gaps))
+    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # the lower median: of two gaps the larger holds the hole
     if (gaps > 1.5 * usual).any():
         missing = int(np.sum(np.round(gaps / usual) - 1))
-        raise MissingSliceError(f"{missing} slices are missing between {len(distances)}")
-    if (np.abs(gaps - usual) > SPACING_TOLERANCE * usual).any():
+        raise MissingSliceError(f"slices are missing between the {len(distances)} sent: {missing}")
+    mean = float(gaps.mean())
+    if (np.abs(gaps - mean) > SPACING_TOLERANCE * mean).any():
         raise MixedGeometryError(f"the distance between slices varies from {gaps.min():.3f} to {gaps.max():.3f} mm")
-    return float(gaps.mean())
+    return mean

@@ -33,7 +33,7 @@ class TruncatedFileError(ImagingError):
 
 
 class CorruptFileError(ImagingError):
-    """Compressed data that fails its own check (CRC, length, structure)."""
+    """Data that fail their own check (CRC, length, structure)."""
 
     code = "corrupt_file"
 

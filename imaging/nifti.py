@@ -138,8 +138,8 @@ def _shape(header: nib.Nifti1Header) -> tuple[int, int, int]:
     count, *dims = (int(value) for value in header["dim"])
     if not 1 <= count <= 7 or any(size < 1 for size in dims[:count]):
         raise HeaderSizeMismatchError("the header has an axis of zero or negative length")
-    if count < 3:
-        raise NotThreeDimensionalError(f"the image has {count} axes, not 3")
+    if count < 3 or 1 in dims[:3]:  # one slice has no extent along its normal, however many axes are written
+        raise NotThreeDimensionalError("the image has fewer than 3 axes of more than one voxel")
     if any(size != 1 for size in dims[3:count]):
         raise SeveralVolumesError("the file holds several volumes")
     return dims[0], dims[1], dims[2]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
@@ -22,6 +23,8 @@ BAR_WIDTH = 56
 LINE = 22
 WINDOW = (1.0, 99.0)
 """Percentiles of the scan that become black and white."""
+WINDOW_VOXELS = 1 << 20
+"""So many voxels tell the percentiles of any scan, and sort in a tenth of a second."""
 BACKGROUND = (17, 20, 24)
 TEXT = (232, 234, 237)
 FAINT = (150, 156, 164)
@@ -69,31 +72,44 @@ def render_preview(
     image, outlined, heat = (apply_orientation(one, orientation) for one in (array, mask, uncertainty))
     spacing = np.empty(3)
     spacing[orientation[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
-    centre = _centre(outlined)
-    low, high = np.percentile(image, WINDOW)
-    shades = np.clip((image - low) / max(float(high - low), 1e-9), 0, 1).astype(np.float32)
+    centre, window = _centre(outlined), _window(image)
     lines = [line for text in caption for line in _wrapped(text)]
     canvas = _Canvas(lines, verdict)
     for column, plane in enumerate(PLANES):
-        at = centre[plane.axis]
-        cuts = [_cut(one, plane.axis, at) for one in (shades, outlined.astype(np.float32), heat.astype(np.float32))]
-        size = _fit(cuts[0].shape, np.delete(spacing, plane.axis))
-        grey, inside, hot = (_scaled(cut, size) for cut in cuts)
+        shown, inside, hot = (_cut(one, plane.axis, centre[plane.axis]) for one in (image, outlined, heat))
+        size = _fit(shown.shape, np.delete(spacing, plane.axis))
+        grey, inside, hot = (_scaled(cut, size) for cut in (_shaded(shown, window), inside, hot))
         edge = _edge(inside > 0.5)
         canvas.panel(column, 0, _paint(grey, edge), plane)
         canvas.panel(column, 1, _paint(_heated(grey, hot), edge), plane)
     return canvas.png()
 
 
+def _window(image: NDArray[np.floating]) -> tuple[float, float]:
+    """What becomes black and white; of a large scan, voxels at even distances stand for all."""
+    step = math.ceil(max(1.0, image.size / WINDOW_VOXELS) ** (1 / 3))
+    low, high = np.percentile(image[::step, ::step, ::step], WINDOW)
+    return float(low), float(high)
+
+
+def _shaded(plane: Grey, window: tuple[float, float]) -> Grey:
+    low, high = window
+    shades: Grey = np.clip((plane - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+    return shades
+
+
 def _centre(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
-    middle = ndimage.center_of_mass(mask) if mask.any() else [n / 2 for n in mask.shape]
-    x, y, z = (min(int(one), n - 1) for one, n in zip(middle, mask.shape, strict=True))
-    return x, y, z
+    """The voxel in the middle of the mask, or of the scan where the mask is empty."""
+    middle = []
+    for axis, n in enumerate(mask.shape):
+        area = np.count_nonzero(mask, axis=tuple({0, 1, 2} - {axis}))
+        middle.append(round(float(area @ np.arange(n) / area.sum())) if area.any() else n // 2)
+    return middle[0], middle[1], middle[2]
 
 
-def _cut(array: Grey, axis: int, at: int) -> Grey:
+def _cut(array: NDArray[Any], axis: int, at: int) -> Grey:
     """One plane as rows from the top of the picture down, columns from its left: the two in-plane axes reversed."""
-    plane: Grey = np.take(array, at, axis=axis)
+    plane: Grey = np.take(array, at, axis=axis).astype(np.float32)
     return plane.T[::-1, ::-1]
 
 
@@ -211,4 +227,4 @@ class _Canvas:
         for share in (0.0, 0.5, 1.0):
             y = top + round((1 - share) * (PANEL - 1))
             self._draw.text((left + 19, y), f"{share * HEAT_FULL:.2f}", fill=FAINT, font=_font(12), anchor="lm")
-        self._draw.text((left, top - 6), "std. dev.", fill=FAINT, font=_font(12), anchor="ls")
+        self._draw.text((left, top - 10), "std. dev.", fill=FAINT, font=_font(12), anchor="ls")

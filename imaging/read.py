@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imaging.archive import extract_zip, is_junk, is_zip
+from imaging.dicom_file import is_dicom
 from imaging.dicom_series import read_dicom_series
 from imaging.errors import (
     EmptyFileError,
@@ -19,23 +20,12 @@ from imaging.limits import Limits
 from imaging.nifti import GZIP_MAGIC, header_kind, read_nifti
 from imaging.volume import Volume
 
-DICOM_PREAMBLE_BYTES = 128  # DICOM part 10, 7.1
-DICOM_MAGIC = b"DICM"
-DICOM_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")  # a data set without preamble, both endians
-
 
 def is_nifti(path: Path) -> bool:
     """Return whether the file starts as NIfTI or gzip do; nothing else that is accepted is gzip."""
     with path.open("rb") as file:
         head = file.read(4)
     return head.startswith(GZIP_MAGIC) or header_kind(head) is not None
-
-
-def is_dicom(path: Path) -> bool:
-    """Return whether the file starts as DICOM does, with or without the preamble of part 10."""
-    with path.open("rb") as file:
-        head = file.read(DICOM_PREAMBLE_BYTES + len(DICOM_MAGIC))
-    return head[DICOM_PREAMBLE_BYTES:] == DICOM_MAGIC or head[:2] in DICOM_FIRST_GROUPS
 
 
 def read_scan(paths: Sequence[Path], *, limits: Limits, workdir: Path) -> Volume:

@@ -25,12 +25,12 @@ from ncagate.verdicts import print_verdicts
 
 OUT = Path("demo-out")
 MODEL = "hippocampus"
-CROP_CENTRE_MM = (-26.0, -24.0, -10.0)
+CROP_CENTRE_MM = (-27.0, -22.0, -11.0)
 """In MNI space (RAS+): around the left hippocampus, high enough to hold little of the blanked space below the brain."""
-CROP_VOXELS = (36, 50, 36)
+CROP_VOXELS = (36, 50, 40)
 START_SECONDS = 60
 SCAN_SECONDS = 300
-SPIKE = 6.0
+SPIKE = 1.2
 """Strength of the k-space spike in the damaged copy, in standard deviations of the scan."""
 
 console = Console()

@@ -170,7 +170,7 @@ def _progress(what: str, total: int, *, done: int = 0) -> Iterator[Advance]:
 
 def _print_summary(manifest: Manifest, store: Path) -> None:
     calibration = manifest.calibration
-    table = Table("validation", "scans", "Dice", "lowest", "failures", "detected", "accepted failures", "false alarms")
+    table = Table("condition", "scans", "Dice", "lowest", "failed", "flagged", "missed", "false alarms", box=None)
     for condition, figures in manifest.metrics["validation"].items():
         table.add_row(condition, *_row(figures))
     console.print(table)

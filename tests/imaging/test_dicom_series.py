@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 from pydicom.dataset import FileDataset
 
 from imaging.dicom_series import read_dicom_series
@@ -30,35 +29,8 @@ from imaging.volume import Volume
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 
-def wheel_file(name: str) -> Path:
-    found = get_testdata_file(name, download=False)
-    assert found is not None, name
-    return Path(str(found))
-
-
 def read(paths: Sequence[Path], **limits: int) -> Volume:
     return read_dicom_series(paths, limits=Limits(**limits))
-
-
-@pytest.fixture
-def series(tmp_path: Path) -> Callable[..., list[Path]]:
-    """Five slices made of the wheel's MR_small.dcm, 3 mm apart; ``change(dataset, number)`` edits each."""
-
-    def make(change: Callable[[FileDataset, int], None] = lambda dataset, number: None, count: int = 5) -> list[Path]:
-        paths = []
-        for number in range(count):
-            dataset = pydicom.dcmread(wheel_file("MR_small.dcm"))
-            dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-            dataset.ImagePositionPatient = [-10, -20, 3 * number]
-            dataset.PixelSpacing = [0.5, 0.8]
-            dataset.SOPInstanceUID = f"1.2.3.{number + 1}"
-            change(dataset, number)
-            path = tmp_path / f"{number}.dcm"
-            dataset.save_as(path)
-            paths.append(path)
-        return paths
-
-    return make
 
 
 class TestGeometry:
@@ -67,6 +39,8 @@ class TestGeometry:
         [
             "hippocampus_crop_1",
             "hippocampus_crop_2",
+            "prostate_t2_1",
+            "prostate_t2_2",
             "prostate_t2_coronal",
             "prostate_t2_sagittal",
             "whole_brain_t1post",
@@ -125,21 +99,7 @@ class TestPixels:
         inverted = read(series(lambda dataset, number: setattr(dataset, "PhotometricInterpretation", "MONOCHROME1")))
         np.testing.assert_allclose(inverted.array, -plain.array)
 
-    @pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
-    def test_lossless_encodings_decode_alike(self, tmp_path: Path, name: str) -> None:
-        volumes = []
-        for source in ("MR_small.dcm", name):
-            paths = []
-            for number in range(2):
-                dataset = pydicom.dcmread(wheel_file(source))
-                dataset.ImagePositionPatient = [0, 0, number]
-                dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-                paths.append(tmp_path / f"{source}-{number}")
-                dataset.save_as(paths[-1])
-            volumes.append(read(paths))
-        np.testing.assert_array_equal(volumes[0].array, volumes[1].array)
-
-    def test_a_regular_ct_of_the_wheel_is_read(self) -> None:
+    def test_a_regular_ct_of_the_wheel_is_read(self, wheel_file: Callable[[str], Path]) -> None:
         folder = wheel_file("dicomdirtests/98892001/CT5N/2062").parent
         volume = read(sorted(folder.iterdir()))
         assert (volume.array.shape, volume.modality) == ((16, 16, 5), "CT")
@@ -147,13 +107,69 @@ class TestPixels:
     def test_an_object_without_an_image_is_left_out_with_a_warning(self, shared_data: Path) -> None:
         volume = read(sorted((shared_data / "dicom" / "dcmqi_seg").iterdir()))
         assert volume.array.shape[2] == 3
-        assert volume.warnings == ("1 files without an image were left out",)
+        assert volume.warnings == ("1 file without an image left out.",)
+
+
+class TestLeftOut:
+    def test_a_text_and_a_dicomdir_beside_the_images_as_on_a_cd(
+        self, tmp_path: Path, series: Callable[..., list[Path]], wheel_file: Callable[[str], Path]
+    ) -> None:
+        (tmp_path / "README").write_text("Insert the disc.")
+        volume = read([wheel_file("DICOMDIR"), *series(), tmp_path / "README"])
+        assert volume.array.shape == (64, 64, 5)
+        assert volume.warnings == ("2 files without an image left out.",)
+
+    @pytest.mark.parametrize("cut", [0, 140, 300, 600, 1200, 1600, 5000])
+    @pytest.mark.parametrize("number", [0, 2, 4])
+    def test_a_slice_that_is_cut_off_never_is(self, series: Callable[..., list[Path]], number: int, cut: int) -> None:
+        paths = series()
+        paths[number].write_bytes(paths[number].read_bytes()[:cut])
+        with pytest.raises(ImagingError) as caught:
+            read(paths)
+        assert caught.value.code in ("empty_file", "truncated_file", "undecodable_pixels")
 
 
 class TestRefusals:
+    @pytest.mark.parametrize(
+        ("folder", "error"),
+        [
+            ("77654033/CT2/17106", MissingSliceError),
+            ("98892003/MR700/4467", MixedGeometryError),
+            ("98892003/MR1/15820", MixedSeriesError),
+        ],
+    )
+    def test_the_wheels_series_with_gaps_with_rotation_and_mixed(
+        self, wheel_file: Callable[[str], Path], folder: str, error: type[ImagingError]
+    ) -> None:
+        paths = sorted(wheel_file(f"dicomdirtests/{folder}").parent.iterdir())
+        if error is MixedSeriesError:
+            paths = sorted(path for path in paths[0].parents[1].rglob("MR[12]/*"))
+        with pytest.raises(error):
+            read(paths)
+
+    def test_the_middle_one_of_three_after_a_gap(self, series: Callable[..., list[Path]]) -> None:
+        with pytest.raises(MissingSliceError, match=": 1$"):
+            read([path for number, path in enumerate(series(count=4)) if number != 2])
+
+    def test_a_slice_moved_sideways(self, series: Callable[..., list[Path]]) -> None:
+        def change(dataset: FileDataset, number: int) -> None:
+            dataset.ImagePositionPatient = [-10 + 2 * (number == 2), -20, 3 * number]
+
+        with pytest.raises(MixedGeometryError, match="2.00 mm beside"):
+            read(series(change))
+
+    def test_the_detail_of_a_position_written_to_a_hundredth_of_a_mm_is_no_reason(
+        self, series: Callable[..., list[Path]]
+    ) -> None:
+        places = np.round(np.arange(20) * 10 / 3, 2)
+        volume = read(
+            series(lambda dataset, number: setattr(dataset, "ImagePositionPatient", [0, 0, places[number]]), count=20)
+        )
+        assert volume.spacing[2] == pytest.approx(10 / 3, abs=1e-3)
+
     def test_a_missing_slice(self, series: Callable[..., list[Path]]) -> None:
         paths = series(count=8)
-        with pytest.raises(MissingSliceError, match="1 slices"):
+        with pytest.raises(MissingSliceError, match=": 1$"):
             read(paths[:3] + paths[4:])
 
     def test_two_slices_in_one_place(self, series: Callable[..., list[Path]]) -> None:
@@ -213,7 +229,9 @@ class TestRefusals:
             ("rtplan.dcm", NoDicomImagesError),
         ],
     )
-    def test_what_is_no_series_of_grey_slices(self, name: str, error: type[ImagingError]) -> None:
+    def test_what_is_no_series_of_grey_slices(
+        self, wheel_file: Callable[[str], Path], name: str, error: type[ImagingError]
+    ) -> None:
         with pytest.raises(error):
             read([wheel_file(name)])
 
@@ -228,7 +246,7 @@ class TestRefusals:
         with pytest.raises(UndecodablePixelsError):
             read(paths)
 
-    def test_every_file_of_the_wheel_is_refused_with_a_code_or_read(self) -> None:
+    def test_every_file_of_the_wheel_is_refused_with_a_code_or_read(self, wheel_file: Callable[[str], Path]) -> None:
         base = wheel_file("MR_small.dcm").parent
         codes = set()
         for path in sorted(one for one in base.rglob("*") if one.is_file()):

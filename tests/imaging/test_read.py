@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imaging.dicom_file import is_dicom
 from imaging.errors import (
     EmptyFileError,
     ImagingError,
@@ -16,7 +17,7 @@ from imaging.errors import (
 )
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
-from imaging.read import is_dicom, is_nifti, read_scan
+from imaging.read import is_nifti, read_scan
 from imaging.volume import Volume
 
 ARRAY = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
@@ -75,11 +76,6 @@ class TestDicom:
         for volume in volumes:
             assert np.array_equal(volume.array, volumes[0].array)
             assert np.array_equal(volume.affine, volumes[0].affine)
-
-    def test_is_told_by_preamble_or_first_group(self, tmp_path: Path) -> None:
-        assert is_dicom(file(tmp_path / "a", DICOM))
-        assert is_dicom(file(tmp_path / "b", b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"))
-        assert not is_dicom(file(tmp_path / "c", b"text"))
 
     def test_that_holds_nothing_is_refused_with_a_code(self, tmp_path: Path) -> None:
         with pytest.raises(ImagingError) as caught:

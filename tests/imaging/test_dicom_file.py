@@ -1,0 +1,216 @@
+import logging
+import random
+import struct
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import DeflatedImageFrameCompression
+
+from imaging.dicom_file import HEADER_BYTES, ImageHeader, is_dicom, read_header, read_pixels
+from imaging.errors import (
+    CorruptFileError,
+    DicomdirUnsupportedError,
+    EmptyFileError,
+    ImagingError,
+    TruncatedFileError,
+    UndecodablePixelsError,
+    UnsupportedPixelsError,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+Series = Callable[..., list[Path]]
+Find = Callable[[str], Path]
+NAME = b"Mueller^Anneliese"
+
+
+def header_of(path: Path) -> ImageHeader:
+    header = read_header(path)
+    assert header is not None
+    return header
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return read_pixels(header_of(path))
+
+
+def file(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def claiming(dataset: FileDataset, marker: bytes, layout: str, *edits: tuple[int, int]) -> None:
+    """Overwrite fields of the frame header after ``marker``; each edit is (offset, value)."""
+    frame = bytearray(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    start = frame.index(marker)
+    for offset, value in edits:
+        struct.pack_into(layout, frame, start + offset, value)
+    dataset.PixelData = encapsulate([bytes(frame)])
+    dataset["PixelData"].is_undefined_length = True
+
+
+class TestIsDicom:
+    def test_is_told_by_preamble_or_first_group(self, tmp_path: Path) -> None:
+        assert is_dicom(file(tmp_path / "a", bytes(128) + b"DICM"))
+        assert is_dicom(file(tmp_path / "b", b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"))
+        assert not is_dicom(file(tmp_path / "c", b"text"))
+
+
+class TestReadHeader:
+    def test_a_file_of_another_kind_and_an_object_without_image_have_none(
+        self, tmp_path: Path, wheel_file: Find
+    ) -> None:
+        assert read_header(file(tmp_path / "a", b"READ ME")) is None
+        assert read_header(wheel_file("rtplan.dcm")) is None
+
+    def test_an_empty_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(EmptyFileError):
+            read_header(file(tmp_path / "a", b""))
+
+    def test_a_dicomdir_is_refused(self, wheel_file: Find) -> None:
+        with pytest.raises(DicomdirUnsupportedError):
+            read_header(wheel_file("DICOMDIR"))
+
+    @pytest.mark.parametrize("cut", [140, 300, 400, 600, 900, 1200])
+    def test_an_image_that_ends_inside_its_header_is_refused(self, tmp_path: Path, wheel_file: Find, cut: int) -> None:
+        with pytest.raises(TruncatedFileError):
+            read_header(file(tmp_path / "a", wheel_file("MR_small.dcm").read_bytes()[:cut]))
+
+    @pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
+    def test_a_data_set_without_preamble_is_read(
+        self, tmp_path: Path, wheel_file: Find, implicit: bool, little: bool
+    ) -> None:
+        source = wheel_file("MR_small.dcm" if little else "MR_small_bigendian.dcm")
+        bare = pydicom.Dataset({element.tag: element for element in pydicom.dcmread(source)})
+        bare.save_as(tmp_path / "a", implicit_vr=implicit, little_endian=little, enforce_file_format=False)
+        np.testing.assert_array_equal(pixels_of(tmp_path / "a"), pixels_of(source))
+
+    @pytest.mark.parametrize(("written", "read"), [("MR", "MR"), ("JOHN DOE", "OT"), ("mr<b>", "OT"), ("", None)])
+    def test_a_modality_that_is_none_becomes_other(self, series: Series, written: str, read: str | None) -> None:
+        path = series(lambda dataset, number: setattr(dataset, "Modality", written), count=1)[0]
+        assert header_of(path).modality == read
+
+    def test_a_header_of_millions_of_elements_takes_little_memory(self, tmp_path: Path, wheel_file: Find) -> None:
+        data = wheel_file("MR_small.dcm").read_bytes()
+        start = data.index(b"\x10\x00\x10\x00PN")
+        filler = b"\x09\x00\x01\x10CS\x00\x00" * (HEADER_BYTES // 8 + 1)
+        path = file(tmp_path / "a", data[:start] + filler + data[start:])
+        tracemalloc.start()
+        try:
+            with pytest.raises(CorruptFileError):
+                read_header(path)
+            assert tracemalloc.get_traced_memory()[1] < 8_000_000
+        finally:
+            tracemalloc.stop()
+
+    def test_sequences_nested_without_end_are_refused(self, tmp_path: Path, wheel_file: Find) -> None:
+        data = wheel_file("MR_small.dcm").read_bytes()
+        nested = b"\x09\x00\x01\x10SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 5000
+        with pytest.raises(CorruptFileError):
+            read_header(file(tmp_path / "a", data[: data.index(b"\x10\x00\x10\x00PN")] + nested))
+
+
+class TestReadPixels:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "MR_small_bigendian.dcm",
+            "MR_small_expb.dcm",
+            "MR_small_implicit.dcm",
+            "MR_small_padded.dcm",
+            "MR_small_RLE.dcm",
+            "MR_small_jp2klossless.dcm",
+            "MR_small_jpeg_ls_lossless.dcm",
+        ],
+    )
+    def test_every_lossless_encoding_decodes_alike(self, wheel_file: Find, name: str) -> None:
+        expected = pydicom.dcmread(wheel_file("MR_small.dcm")).pixel_array
+        np.testing.assert_array_equal(pixels_of(wheel_file(name)), expected)
+
+    def test_signed_hounsfield_units_come_out_negative(self, wheel_file: Find) -> None:
+        assert pixels_of(wheel_file("CT_small.dcm")).min() < -500
+
+    def test_a_slope_without_an_intercept_is_applied(self, series: Series) -> None:
+        plain, scaled = (
+            pixels_of(series(lambda dataset, number, s=slope: setattr(dataset, "RescaleSlope", s), count=1)[0])
+            for slope in (1, 4)
+        )
+        np.testing.assert_array_equal(scaled, 4 * plain)
+
+    @pytest.mark.parametrize(
+        ("source", "marker", "layout", "edits"),
+        [
+            ("MR_small_jp2klossless.dcm", b"\xff\x51", ">I", ((6, 30_000), (10, 30_000), (22, 30_000), (26, 30_000))),
+            ("MR_small_jp2klossless.dcm", b"\xff\x51", ">H", ((38, 16_384),)),
+            ("MR_small_jpeg_ls_lossless.dcm", b"\xff\xf7", ">H", ((5, 30_000), (7, 30_000))),
+        ],
+        ids=["J2K size", "J2K components", "JPEG-LS size"],
+    )
+    def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(
+        self,
+        series: Series,
+        monkeypatch: pytest.MonkeyPatch,
+        source: str,
+        marker: bytes,
+        layout: str,
+        edits: tuple[tuple[int, int], ...],
+    ) -> None:
+        path = series(lambda dataset, number: claiming(dataset, marker, layout, *edits), count=1, source=source)[0]
+        decoded: list[object] = []
+        monkeypatch.setattr(FileDataset, "pixel_array", property(decoded.append))
+        with pytest.raises(UndecodablePixelsError, match="another size"):
+            pixels_of(path)
+        assert not decoded
+
+    def test_a_transfer_syntax_that_inflates_without_bound_is_refused(self, series: Series) -> None:
+        def change(dataset: FileDataset, number: int) -> None:
+            dataset.file_meta.TransferSyntaxUID = DeflatedImageFrameCompression
+            dataset.PixelData = encapsulate([bytes(100)])
+            dataset["PixelData"].is_undefined_length = True
+
+        with pytest.raises(UnsupportedPixelsError):
+            pixels_of(series(change, count=1)[0])
+
+    def test_far_more_bytes_than_such_a_slice_can_have_are_refused(self, tmp_path: Path, wheel_file: Find) -> None:
+        trailer = b"\xfc\xff\xfc\xffOB\x00\x00\x00\x00\x00\x00" * (HEADER_BYTES // 12 + 10_000)
+        path = file(tmp_path / "a", wheel_file("MR_small.dcm").read_bytes() + trailer)
+        with pytest.raises(CorruptFileError):
+            pixels_of(path)
+
+
+class TestDamage:
+    def test_a_damaged_header_raises_no_other_error_warns_of_nothing_and_names_nobody(
+        self, tmp_path: Path, series: Series, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def change(dataset: FileDataset, number: int) -> None:
+            dataset.PatientName = NAME.decode()
+            dataset.InstitutionName = NAME.decode()
+
+        data = series(change, count=1)[0].read_bytes()
+        dice, refused = random.Random(7), 0
+        caplog.set_level(logging.DEBUG)
+        for number in range(400):
+            damaged = bytearray(data)
+            for _ in range(dice.choice((1, 1, 2, 4))):
+                damaged[dice.randrange(132, len(data) - 8192)] = dice.choice((0, 0x20, 0x5C, 0xFF, dice.randrange(256)))
+            path = file(tmp_path / f"damaged-{number}", bytes(damaged))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                try:
+                    header = read_header(path)
+                    assert header is not None
+                    assert read_pixels(header).shape == (header.rows, header.columns)
+                except ImagingError as error:
+                    refused += 1
+                    assert "Anneliese" not in str(error)
+                    assert str(tmp_path) not in str(error)
+                    assert error.__cause__ is None
+        assert refused > 50
+        assert "Anneliese" not in caplog.text
