@@ -62,6 +62,12 @@ class AddressUnavailableError(EmbeddedError):
     code = "address_unavailable"
 
 
+class DataFolderError(EmbeddedError):
+    """The data folder cannot be made or written to."""
+
+    code = "data_folder_unusable"
+
+
 class StartFailedError(EmbeddedError):
     """A part of the service does not start."""
 
@@ -132,8 +138,12 @@ def _environment(settings: Settings) -> Mapping[str, str]:
 @contextmanager
 def _alone(data: Path) -> Iterator[None]:
     """Hold the data folder; the kernel lets go of it with this process, however that ends."""
-    data.mkdir(parents=True, exist_ok=True)
-    with (data / LOCK_FILE).open("a+") as lock:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / LOCK_FILE).open("a+")
+    except OSError as error:
+        raise DataFolderError(f"cannot use {data} as the data folder: {error.strerror or error}") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -157,7 +167,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise AddressUnavailableError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        why = str(error.strerror or error).partition(" (while")[0]  # the rest repeats the address
+        raise AddressUnavailableError(f"cannot listen on {host} port {port}: {why}") from error
     with listener:
         if not _loopback(listener.getsockname()[0]):
             log.warning("%s can be reached from other machines, and there is no access control", host)
@@ -191,7 +202,7 @@ class _Service:
             if self._ready and any(restarted):
                 self._write_status()
             if not self._ready:
-                self._look()
+                self._look(signals)
 
     def stop(self, signals: StopSignals) -> None:
         """Stop the gateway, then the worker, which may finish its job, then Redis."""
@@ -199,7 +210,7 @@ class _Service:
         for child in self._children:
             child.stop(signals)
 
-    def _look(self) -> None:
+    def _look(self, signals: StopSignals) -> None:
         """Say so once the service is ready, or what it waits for when that takes long."""
         for child in self._children:
             if child.deaths >= DEATHS_BEFORE_READY:
@@ -207,6 +218,8 @@ class _Service:
                     f"the {child.program.name} does not start; its messages above, or in redis.log, say why"
                 )
         missing = self._missing()
+        if signals.wait(0):  # while it looked
+            return
         if missing is None:
             self._ready = True
             self._write_status()

@@ -61,6 +61,7 @@ def command(server: str, path: Path, *, log: Path) -> list[str]:
         "dir": str(log.parent),
         "save": "",
         "appendonly": "no",
+        "maxmemory-policy": "noeviction",
         "loglevel": "warning",
         "logfile": str(log),
         "databases": "1",

@@ -27,6 +27,7 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
         port=settings.port,
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # nothing here asks who the client is, so nobody needs to be believed
         ws="none",
         timeout_graceful_shutdown=STREAMS_S,
     )

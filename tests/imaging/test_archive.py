@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 import struct
+import tempfile
 import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imaging.archive import extract_zip, is_zip
 from imaging.errors import (
@@ -179,6 +183,13 @@ class TestDamage:
             except ImagingError:
                 continue
             assert set(files) <= {NOISE[:500], b"x" * 30}
+
+    @given(st.binary(max_size=300), st.integers(0, 400), st.binary(max_size=40))
+    def test_no_bytes_raise_another_error(self, data: bytes, at: int, patch: bytes) -> None:
+        intact = zip_bytes({"a": b"x" * 60, "folder/b": NOISE[:80]})
+        for content in (data, intact[:at] + patch + intact[at + len(patch) :]):
+            with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ImagingError):
+                assert sum(map(len, extract(Path(folder), content))) <= 1000
 
 
 class TestIsZip:

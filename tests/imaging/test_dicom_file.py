@@ -11,9 +11,10 @@ import pydicom
 import pytest
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.uid import DeflatedImageFrameCompression
+from pydicom.uid import MPEG2MPML
 
-from imaging.dicom_file import HEADER_BYTES, ImageHeader, is_dicom, read_header, read_pixels
+from imaging import dicom_file
+from imaging.dicom_file import ImageHeader, is_dicom, read_header, read_pixels
 from imaging.errors import (
     CorruptFileError,
     DicomdirUnsupportedError,
@@ -97,16 +98,19 @@ class TestReadHeader:
         path = series(lambda dataset, number: setattr(dataset, "Modality", written), count=1)[0]
         assert header_of(path).modality == read
 
-    def test_a_header_of_millions_of_elements_takes_little_memory(self, tmp_path: Path, wheel_file: Find) -> None:
+    def test_a_header_of_nothing_but_elements_takes_little_memory(
+        self, tmp_path: Path, wheel_file: Find, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dicom_file, "HEADER_BYTES", 100_000)
         data = wheel_file("MR_small.dcm").read_bytes()
         start = data.index(b"\x10\x00\x10\x00PN")
-        filler = b"\x09\x00\x01\x10CS\x00\x00" * (HEADER_BYTES // 8 + 1)
+        filler = b"\x09\x00\x01\x10CS\x00\x00" * 250_000
         path = file(tmp_path / "a", data[:start] + filler + data[start:])
         tracemalloc.start()
         try:
             with pytest.raises(CorruptFileError):
                 read_header(path)
-            assert tracemalloc.get_traced_memory()[1] < 8_000_000
+            assert tracemalloc.get_traced_memory()[1] < 400_000
         finally:
             tracemalloc.stop()
 
@@ -169,17 +173,20 @@ class TestReadPixels:
             pixels_of(path)
         assert not decoded
 
-    def test_a_transfer_syntax_that_inflates_without_bound_is_refused(self, series: Series) -> None:
+    def test_a_video_is_refused(self, series: Series) -> None:
         def change(dataset: FileDataset, number: int) -> None:
-            dataset.file_meta.TransferSyntaxUID = DeflatedImageFrameCompression
+            dataset.file_meta.TransferSyntaxUID = MPEG2MPML
             dataset.PixelData = encapsulate([bytes(100)])
             dataset["PixelData"].is_undefined_length = True
 
         with pytest.raises(UnsupportedPixelsError):
             pixels_of(series(change, count=1)[0])
 
-    def test_far_more_bytes_than_such_a_slice_can_have_are_refused(self, tmp_path: Path, wheel_file: Find) -> None:
-        trailer = b"\xfc\xff\xfc\xffOB\x00\x00\x00\x00\x00\x00" * (HEADER_BYTES // 12 + 10_000)
+    def test_far_more_bytes_than_such_a_slice_can_have_are_refused(
+        self, tmp_path: Path, wheel_file: Find, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dicom_file, "HEADER_BYTES", 100_000)
+        trailer = b"\xfc\xff\xfc\xffOB\x00\x00\x00\x00\x00\x00" * 20_000
         path = file(tmp_path / "a", wheel_file("MR_small.dcm").read_bytes() + trailer)
         with pytest.raises(CorruptFileError):
             pixels_of(path)
@@ -194,7 +201,7 @@ class TestDamage:
             dataset.InstitutionName = NAME.decode()
 
         data = series(change, count=1)[0].read_bytes()
-        dice, refused = random.Random(7), 0
+        dice, refusals = random.Random(7), []
         caplog.set_level(logging.DEBUG)
         for number in range(400):
             damaged = bytearray(data)
@@ -208,9 +215,11 @@ class TestDamage:
                     assert header is not None
                     assert read_pixels(header).shape == (header.rows, header.columns)
                 except ImagingError as error:
-                    refused += 1
-                    assert "Anneliese" not in str(error)
-                    assert str(tmp_path) not in str(error)
-                    assert error.__cause__ is None
-        assert refused > 50
+                    refusals.append(error)
+        assert len(refusals) > 50
+        for refusal in refusals:
+            assert "Anneliese" not in str(refusal)
+            assert str(tmp_path) not in str(refusal)
+            shown = refusal.__cause__ or (None if refusal.__suppress_context__ else refusal.__context__)
+            assert shown is None  # what pydicom raised would stand in the log, with the value it quotes
         assert "Anneliese" not in caplog.text

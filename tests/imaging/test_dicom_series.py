@@ -148,14 +148,14 @@ class TestRefusals:
             read(paths)
 
     def test_the_middle_one_of_three_after_a_gap(self, series: Callable[..., list[Path]]) -> None:
-        with pytest.raises(MissingSliceError, match=": 1$"):
+        with pytest.raises(MissingSliceError, match=r": 1$"):
             read([path for number, path in enumerate(series(count=4)) if number != 2])
 
     def test_a_slice_moved_sideways(self, series: Callable[..., list[Path]]) -> None:
         def change(dataset: FileDataset, number: int) -> None:
             dataset.ImagePositionPatient = [-10 + 2 * (number == 2), -20, 3 * number]
 
-        with pytest.raises(MixedGeometryError, match="2.00 mm beside"):
+        with pytest.raises(MixedGeometryError, match=r"2\.00 mm beside"):
             read(series(change))
 
     def test_the_detail_of_a_position_written_to_a_hundredth_of_a_mm_is_no_reason(
@@ -169,7 +169,7 @@ class TestRefusals:
 
     def test_a_missing_slice(self, series: Callable[..., list[Path]]) -> None:
         paths = series(count=8)
-        with pytest.raises(MissingSliceError, match=": 1$"):
+        with pytest.raises(MissingSliceError, match=r": 1$"):
             read(paths[:3] + paths[4:])
 
     def test_two_slices_in_one_place(self, series: Callable[..., list[Path]]) -> None:

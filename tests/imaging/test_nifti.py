@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import struct
+import tempfile
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -12,7 +14,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from imaging.errors import (
     CorruptFileError,
@@ -86,6 +92,33 @@ class TestRoundTrip:
         np.testing.assert_allclose(volume.spacing, SPACING, rtol=1e-6)
         assert volume.warnings == ()
         assert volume.modality is None
+
+    @given(
+        arrays(
+            np.float32,
+            array_shapes(min_dims=3, max_dims=3, min_side=2, max_side=6),
+            elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+        ),
+        st.tuples(*[st.floats(0.2, 8.0)] * 3),
+        st.tuples(*[st.floats(-3.0, 3.0)] * 3),
+        st.tuples(*[st.floats(-500.0, 500.0)] * 3),
+    )
+    def test_any_voxels_under_any_rotation_come_back(
+        self,
+        array: NDArray[np.float32],
+        spacing: tuple[float, ...],
+        angles: tuple[float, ...],
+        origin: tuple[float, ...],
+    ) -> None:
+        affine = np.eye(4)
+        affine[:3, :3] = Rotation.from_euler("xyz", angles).as_matrix() * spacing
+        affine[:3, 3] = origin
+        with tempfile.TemporaryDirectory() as folder:
+            write_nifti(Path(folder) / "a.nii.gz", array, affine)
+            volume = read_nifti(Path(folder) / "a.nii.gz", limits=Limits())
+        assert np.array_equal(volume.array, array)
+        np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+        assert volume.warnings == ()
 
     @pytest.mark.parametrize("order", ["<", ">"])
     @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
@@ -180,12 +213,15 @@ BAD = {
     "gzip of a cut file": (gzip.compress(PLAIN[:-1]), HeaderSizeMismatchError),
     "cut gzip": (gzip.compress(PLAIN)[:-1], TruncatedFileError),
     "half a gzip": (gzip.compress(PLAIN)[:200], TruncatedFileError),
+    "junk after gzip": (gzip.compress(PLAIN) + b"junk", CorruptFileError),
     "bad crc": (gzip.compress(PLAIN)[:-8] + b"\0\0\0\0" + gzip.compress(PLAIN)[-4:], CorruptFileError),
     "zero axis": (patched(DIM, "8h", 3, 4, 0, 6, 1, 1, 1, 1), HeaderSizeMismatchError),
     "negative axis": (patched(DIM, "8h", 3, 4, -5, 6, 1, 1, 1, 1), HeaderSizeMismatchError),
     "no axes": (patched(DIM, "8h", 0, 4, 5, 6, 1, 1, 1, 1), HeaderSizeMismatchError),
     "nine axes": (patched(DIM, "8h", 9, 4, 5, 6, 1, 1, 1, 1), HeaderSizeMismatchError),
     "2-D": (image_bytes(ramp()[:, :, 0]), NotThreeDimensionalError),
+    "one slice": (image_bytes(ramp()[:, :, :1]), NotThreeDimensionalError),
+    "one column": (image_bytes(ramp()[:1]), NotThreeDimensionalError),
     "4-D": (image_bytes(np.stack([ramp(), ramp()], axis=3)), SeveralVolumesError),
     "several channels": (image_bytes(np.stack([ramp(), ramp()], axis=3)[..., None, :]), SeveralVolumesError),
     "complex": (image_bytes(ramp(np.complex64)), UnsupportedDatatypeError),
@@ -252,6 +288,30 @@ class TestDamage:
             else:
                 assert np.array_equal(volume.array, noise.astype(np.float32))
         assert refused >= 190
+
+    def test_a_flipped_bit_of_a_real_scan_is_refused_or_changes_no_voxel(
+        self, tmp_path: Path, shared_data: Path
+    ) -> None:
+        path = sorted((shared_data / "hippocampus" / "images").glob("*.nii.gz"))[0]
+        packed, intact = path.read_bytes(), read_nifti(path, limits=Limits())
+        refused = 0
+        for bit in np.linspace(0, 8 * len(packed) - 1, 60).astype(int):
+            data = bytearray(packed)
+            data[bit // 8] ^= 1 << (bit % 8)
+            try:
+                volume = read_bytes(tmp_path, bytes(data))
+            except ImagingError:
+                refused += 1
+            else:
+                assert np.array_equal(volume.array, intact.array)
+                assert np.array_equal(volume.affine, intact.affine)
+        assert refused >= 55
+
+    @given(st.binary(max_size=600))
+    def test_no_bytes_raise_another_error(self, data: bytes) -> None:
+        for stream in (data, PLAIN[:352] + data, gzip.compress(PLAIN)[:60] + data):
+            with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ImagingError):
+                assert np.isfinite(read_bytes(Path(folder), stream).array).all()
 
     @pytest.mark.parametrize("offset", range(348))
     def test_a_damaged_header_byte_never_raises_another_error_or_warns(self, tmp_path: Path, offset: int) -> None:

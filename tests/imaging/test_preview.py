@@ -1,11 +1,13 @@
 import io
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from PIL import Image
 
-from imaging.preview import BADGE, OUTLINE, render_preview
+from imaging.preview import BADGE, GAP, HEADER, OUTLINE, PANEL, render_preview
 
 AXES = {
     "RAS": np.diag([1.0, 1.0, 1.0, 1.0]),
@@ -61,12 +63,37 @@ class TestRenderPreview:
 
     @pytest.mark.parametrize("axes", ["LPI", "SLP"])
     def test_the_same_body_gives_the_same_picture_in_any_orientation(self, axes: str) -> None:
-        from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
-
         parts = scan()
         to_other = ornt_transform(io_orientation(AXES["RAS"]), io_orientation(AXES[axes]))
         turned = [apply_orientation(part, to_other) for part in parts]
         np.testing.assert_array_equal(render(*turned, affine=AXES[axes]), render(*parts, affine=AXES["RAS"]))
+
+    @pytest.mark.parametrize("axes", AXES)
+    def test_right_front_and_top_of_the_body_are_where_the_letters_say(self, axes: str) -> None:
+        body = np.zeros((30, 30, 30), np.float32)
+        body[22:28, 22:28, 22:28] = 100.0  # to the right, the front and the top of RAS+
+        mask = body > 50
+        mask[15, 15, 15] = True
+        to_other = ornt_transform(io_orientation(AXES["RAS"]), io_orientation(AXES[axes]))
+        turned = [apply_orientation(part, to_other) for part in (body, mask, body * 0)]
+        picture = render(*turned, affine=AXES[axes])[:, :, 0].astype(float)
+        for column in range(3):  # axial R | L, A over P; coronal R | L, S over I; sagittal A | P, S over I
+            left = GAP + column * (PANEL + GAP)
+            top = GAP + 40 + HEADER
+            panel = picture[top : top + PANEL, left : left + PANEL] > 200
+            panel[:30], panel[-30:], panel[:, :30], panel[:, -30:] = False, False, False, False  # the letters
+            rows, columns = np.nonzero(panel)
+            assert columns.max() < PANEL / 2
+            assert rows.max() < PANEL / 2
+
+    def test_a_large_scan_costs_little_memory(self) -> None:
+        array, mask, uncertainty = scan((256, 256, 160))
+        tracemalloc.start()
+        try:
+            render(array, mask, uncertainty)
+            assert tracemalloc.get_traced_memory()[1] < array.nbytes
+        finally:
+            tracemalloc.stop()
 
     def test_thick_slices_are_drawn_in_proportion(self) -> None:
         array, mask, uncertainty = scan((20, 20, 4))
