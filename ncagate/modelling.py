@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
@@ -11,7 +11,9 @@ from model_store.registry import Registry
 
 def version_table(registry: Registry) -> Table:
     """Every model and version with its aliases and validation Dice; of an unusable one, why."""
-    table = Table("model", "version", "aliases", "created", "validation Dice", "parameters", box=None, pad_edge=False)
+    table = Table(
+        "model", Column("version", no_wrap=True), "alias", "created", "Dice", "parameters", box=None, pad_edge=False
+    )
     for name in registry.names():
         aliases = {}
         try:
@@ -31,7 +33,7 @@ def version_table(registry: Registry) -> Table:
                 name,
                 version,
                 pointing,
-                f"{manifest.created:%Y-%m-%d %H:%M}",
+                f"{manifest.created:%Y-%m-%d}",
                 "-" if dice is None else f"{dice:.3f}",
                 f"{manifest.parameters:,}",
             )
