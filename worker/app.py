@@ -19,6 +19,9 @@ LOG_FORMAT = "%(asctime)s %(levelname)s worker: %(message)s"
 IMPORT_S = 60.0
 """How long a new process may take to import the engine before Celery thinks it dead."""
 
+PARENT = os.getpid()
+"""The process that imports this module and then forks the workers."""
+
 settings = Settings()
 celery_app = make_celery(settings)
 celery_app.conf.update(
@@ -43,5 +46,5 @@ def segment(job_id: str) -> None:
 @worker_process_init.connect
 def warm_up(**_: Any) -> None:
     """In a new worker process: never outlive the parent, and import the engine before the first job needs it."""
-    die_with_parent(os.getppid())
+    die_with_parent(PARENT)
     runner().engine.name  # noqa: B018  # the engine is made when it is asked for

@@ -150,9 +150,14 @@ def served(
 
 @pytest.fixture(scope="module")
 def stack(served: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
-    """One service for all the tests of a module."""
+    """One service for all the tests of a module; Ctrl-C ends it cleanly."""
     with served() as running:
         yield running
+        family = running.family()
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(30) == 0
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert alive == []
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from model_store.manifest import Manifest
 from ncagate import private_redis
 
 Served = Callable[..., AbstractContextManager[Any]]
@@ -72,6 +73,16 @@ class TestSecondService:
         assert stack.client.get("/livez").status_code == 200
 
 
+class TestRefusal:
+    def test_of_a_data_folder_that_cannot_be_one_is_a_line(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", "0", "--data", str(tmp_path / "file")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert done.returncode != 0
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.rstrip().endswith("[data_folder_unusable]")
+
+
 class TestPlaces:
     def test_an_awkward_folder_another_address_and_no_redis_on_the_path(self, served: Served, scan: Path) -> None:
         with served(name="data of " + 100 * "x", PATH="", NCAGATE_HOST="0.0.0.0") as stack:
@@ -108,6 +119,23 @@ class TestStop:
             assert wait_gone(family) == []
             assert not (stack.data / "serve.json").exists()
             assert "ncagate is ready on http://127.0.0.1:" in stack.process.stdout.read()
+
+    def test_before_it_is_ready_says_nothing_of_being_ready(
+        self, tmp_path: Path, publish_tiny: Callable[..., Manifest]
+    ) -> None:
+        data = tmp_path / "data"
+        publish_tiny(data / "models")
+        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", "0", "--data", str(data)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            supervisor = psutil.Process(process.pid)
+            while len(family := supervisor.children(recursive=True)) < 4:  # the worker has forked: nearly there
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.terminate()
+            said, _ = process.communicate(timeout=30)
+        assert (process.returncode, said) == (0, "")
+        assert wait_gone(family) == []
+        assert not (data / "serve.json").exists()
 
     def test_a_killed_supervisor_takes_everything_with_it(self, served: Served, large_scan: Path) -> None:
         with served() as stack:
