@@ -6,13 +6,13 @@ millimetres: the first and last model voxels lie so that both grids share their 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from imaging.volume import Volume
 
@@ -23,6 +23,8 @@ SPACING_TOLERANCE = 0.01
 """Relative: a spacing within 1 % of the model's is taken as it is, for interpolation would cost more than it mends."""
 ANTIALIAS = 0.5
 """Standard deviation of the smoothing before a reduction by f, in source voxels per (f - 1)."""
+CONSTANT = 1e-6
+"""Standard deviation, over the largest value (or 1), up to which an image holds nothing but rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +44,14 @@ class ModelScan:
     _oriented_shape: tuple[int, int, int]
 
     def to_native(self, array: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring a map (x, y, z) on the model's grid to the scan's own grid, linearly; exact without resampling."""
+        """Bring a map (x, y, z) on the model's grid to the scan's own grid, linearly.
+
+        Without resampling it is exact, and a float32 map is not copied: a view of it is returned.
+        """
         if array.shape != self.array.shape:
             raise ValueError(f"the map is {array.shape}, the model's grid {self.array.shape}")
-        oriented = _resample(array.astype(np.float32), self._oriented_shape)
-        native: NDArray[np.float32] = np.ascontiguousarray(apply_orientation(oriented, self._to_scan), dtype=np.float32)
+        oriented = _resample(array.astype(np.float32, copy=False), self._oriented_shape)
+        native: NDArray[np.float32] = apply_orientation(oriented, self._to_scan)
         return native
 
 
@@ -59,11 +64,8 @@ def to_model_grid(volume: Volume, *, spacing: Spacing | None) -> ModelScan:
     oriented = apply_orientation(volume.array, to_ras)
     own = _along_ras(volume.spacing, to_ras)
     shape = _shape(oriented_shape, own, spacing)
-    factors = [n / m for n, m in zip(oriented_shape, shape, strict=True)]
-    if any(factor > 1 for factor in factors):
-        oriented = ndimage.gaussian_filter(oriented, [ANTIALIAS * max(0.0, f - 1) for f in factors], mode="nearest")
     extent = tuple(n * s for n, s in zip(oriented_shape, own, strict=True))
-    array = np.ascontiguousarray(_resample(oriented, shape), dtype=np.float32)
+    array = np.ascontiguousarray(_resample(_smoothed(oriented, shape), shape), dtype=np.float32)
     return ModelScan(
         array=array,
         spacing=own,
@@ -80,12 +82,17 @@ def model_grid_shape(volume: Volume, spacing: Spacing | None) -> tuple[int, int,
 
 
 def znormalise(array: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Mean 0 and standard deviation 1 over the whole array; zeros where it is constant."""
-    values = array.astype(np.float64)
-    deviation = values.std()
-    if deviation <= 1e-6 * max(1.0, float(np.abs(values).max(initial=0.0))):
-        return np.zeros(array.shape, dtype=np.float32)
-    scores: NDArray[np.float32] = ((values - values.mean()) / deviation).astype(np.float32)
+    """Mean 0 and standard deviation 1 over the whole array; zeros where it is constant.
+
+    Computed in double precision, plane by plane, so that the scan is never held in doubles.
+    """
+    mean = float(np.mean(array, dtype=np.float64))
+    squares = sum(float(np.sum((plane.astype(np.float64) - mean) ** 2)) for plane in array)
+    deviation = math.sqrt(squares / array.size)
+    scores = np.zeros(array.shape, dtype=np.float32)
+    if deviation > CONSTANT * max(1.0, float(array.max()), -float(array.min())):
+        for plane, target in zip(array, scores, strict=True):
+            target[...] = (plane.astype(np.float64) - mean) / deviation
     return scores
 
 
@@ -114,10 +121,25 @@ def _shape(shape: tuple[int, int, int], own: Spacing, wanted: Spacing | None) ->
     return x, y, z
 
 
+def _smoothed(array: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """The array, smoothed along the axes that ``shape`` reduces."""
+    factors = [n / m for n, m in zip(array.shape, shape, strict=True)]
+    if max(factors) <= 1:
+        return array
+    from scipy import ndimage  # imported late: it costs more than all else here, and many scans need none
+
+    result: NDArray[np.float32] = ndimage.gaussian_filter(
+        array, [ANTIALIAS * max(0.0, factor - 1) for factor in factors], mode="nearest"
+    )
+    return result
+
+
 def _resample(array: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """Linear interpolation onto ``shape`` over the same box: voxel edges, not centres, of the two grids coincide."""
     if array.shape == shape:
         return array
+    from scipy import ndimage  # imported late, as above
+
     result: NDArray[np.float32] = ndimage.zoom(
         array, [m / n for n, m in zip(array.shape, shape, strict=True)], order=1, mode="nearest", grid_mode=True
     )

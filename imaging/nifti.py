@@ -268,14 +268,14 @@ def write_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64], *,
         affine: (4, 4) in mm, RAS+; written as sform and as qform.
         description: ASCII, cut after 79 bytes; never patient data.
     """
-    image = nib.Nifti1Image(array if array.dtype == np.uint8 else array.astype(np.float32), affine)
+    image = nib.Nifti1Image(array if array.dtype == np.uint8 else array.astype(np.float32, copy=False), affine)
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode("ascii", "replace")[:DESCRIPTION_BYTES]
-    data = image.to_bytes()
-    if path.suffix != ".gz":
-        path.write_bytes(data)
-        return
-    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
-        stream.write(data)
+    with path.open("wb") as file:
+        if path.suffix != ".gz":
+            image.to_stream(file)
+            return
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+            image.to_stream(stream)

@@ -6,7 +6,7 @@ The worker, `ncagate segment` and the training job's evaluation all call these, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,17 @@ class Prepared:
     """A scan as the network sees it.
 
     Attributes:
-        scan: the scan on the model's grid, with the way back.
-        image: float32 (1, x, y, z), z-scored.
+        scan: the scan on the model's grid, z-scored, with the way back.
         voxel_ml: volume of one voxel of the scan's own grid in millilitres.
     """
 
     scan: ModelScan
-    image: NDArray[np.float32]
     voxel_ml: float
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """The network's input, float32 (1, x, y, z)."""
+        return self.scan.array[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,7 @@ class SegmentResult:
 def prepare(volume: Volume, preprocessing: Preprocessing) -> Prepared:
     """Bring a scan to the model's axes and spacing and z-score it."""
     scan = to_model_grid(volume, spacing=preprocessing.spacing_mm)
-    return Prepared(scan, znormalise(scan.array)[None], volume.voxel_ml)
+    return Prepared(replace(scan, array=znormalise(scan.array)), volume.voxel_ml)
 
 
 def on_native_grid(prepared: Prepared, predictions: Sequence[Prediction]) -> list[SegmentResult]:
@@ -71,12 +74,12 @@ def on_native_grid(prepared: Prepared, predictions: Sequence[Prediction]) -> lis
 
 
 def _on_native_grid(prepared: Prepared, prediction: Prediction) -> SegmentResult:
-    mean, deviation = (
-        prepared.scan.to_native(one if prediction.finite else np.zeros_like(one))
-        for one in (prediction.mean, prediction.deviation)
-    )
-    mask = mean > MASK_THRESHOLD
-    return SegmentResult(prediction, mask, deviation, float(mask.sum()) * prepared.voxel_ml)
+    def native(one: NDArray[np.float32]) -> NDArray[np.float32]:
+        return prepared.scan.to_native(one if prediction.finite else np.zeros_like(one))
+
+    mask = native(prediction.mean) > MASK_THRESHOLD
+    volume_ml = float(np.count_nonzero(mask)) * prepared.voxel_ml
+    return SegmentResult(prediction, mask, native(prediction.deviation), volume_ml)
 
 
 def load_version(registry: Registry, name: str, selector: str | None = None) -> LoadedVersion:

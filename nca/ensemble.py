@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from nca.quality import nqm, pairwise_dice
 
 MASK_THRESHOLD = 0.5
 """A voxel belongs to the segment where the mean probability is above this."""
+SLAB = 1 << 17
+"""Voxels worked on at once, a multiple of 8: a megabyte in double precision, so that a large scan needs no more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,29 +46,43 @@ class Prediction:
 
 
 class Ensemble:
-    """Members taken in one at a time. Memory grows by one bit per voxel, segment and member only."""
+    """Members taken in one at a time. Memory: two float32 maps, and one bit per voxel, segment and member."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._mean: NDArray[np.float64] = np.zeros(())
-        self._squares: NDArray[np.float64] = np.zeros(())
+        self._mean: FloatArray = np.zeros((0, 0, 0, 0), np.float32)
+        self._squares: FloatArray = self._mean
         self._masks: list[NDArray[np.uint8]] = []
 
     def add(self, probability: FloatArray) -> None:
-        """Take in one member's probabilities (segments, x, y, z)."""
-        self._count += 1
-        delta = probability - self._mean  # Welford's update: exactly zero spread where all members agree
-        self._mean = self._mean + delta / self._count
-        self._squares = self._squares + delta * (probability - self._mean)
-        self._masks.append(np.packbits((probability > MASK_THRESHOLD).reshape(len(probability), -1), axis=1))
+        """Take in one member's probabilities (segments, x, y, z); nothing of the array is kept."""
+        if not self._masks:
+            self._mean, self._squares = (np.zeros(probability.shape, np.float32) for _ in range(2))
+        segments, voxels = len(probability), prod(probability.shape[1:])
+        member, mean, squares = (one.reshape(segments, voxels) for one in (probability, self._mean, self._squares))
+        mask = np.empty((segments, ceil(voxels / 8)), np.uint8)
+        self._masks.append(mask)
+        for start in range(0, voxels, SLAB):
+            slab, packed = np.s_[:, start : start + SLAB], np.s_[:, start // 8 : (start + SLAB) // 8]
+            _welford(member[slab], mean[slab], squares[slab], count=len(self._masks))
+            mask[packed] = np.packbits(member[slab] > MASK_THRESHOLD, axis=1)
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """What the members so far say, one Prediction per segment."""
-        deviation = np.sqrt(self._squares / self._count)
-        return tuple(
-            _prediction(self._mean[i], deviation[i], [packed[i] for packed in self._masks])
-            for i in range(len(self._mean))
-        )
+        """What the members said, one Prediction per segment. The maps are handed over: the ensemble is empty then."""
+        mean, deviation, masks = self._mean, self._squares, self._masks
+        self._mean, self._squares, self._masks = mean[:0], mean[:0], []
+        deviation /= max(1, len(masks))
+        np.sqrt(deviation, out=deviation)
+        return tuple(_prediction(mean[i], deviation[i], [packed[i] for packed in masks]) for i in range(len(mean)))
+
+
+def _welford(member: FloatArray, mean: FloatArray, squares: FloatArray, *, count: int) -> None:
+    """Take the ``count``-th member into the mean and the summed squared deviations, in place.
+
+    Computed in double precision and kept in single. The spread stays exactly zero where all members agree.
+    """
+    delta = np.subtract(member, mean, dtype=np.float64)
+    mean += delta / count
+    squares += delta**2 * ((count - 1) / count)
 
 
 def predict(
@@ -97,17 +114,20 @@ def check_image(network: Network, image: FloatArray) -> None:
     """Raise InvalidInputError unless ``image`` is finite float32 (inputs, x, y, z)."""
     if image.ndim != 4 or image.shape[0] != network.architecture.inputs or image.dtype != np.float32:
         raise InvalidInputError(f"expected float32 (inputs, x, y, z), not {image.dtype} {image.shape}")
-    if not np.isfinite(image).all():
+    if not _all_finite(image):
         raise InvalidInputError("the image holds NaN or infinite values")
 
 
-def _prediction(
-    mean: NDArray[np.float64], deviation: NDArray[np.float64], masks: list[NDArray[np.uint8]]
-) -> Prediction:
-    finite = bool(np.isfinite(mean).all() and np.isfinite(deviation).all())
+def _all_finite(array: FloatArray) -> bool:
+    flat = array.reshape(-1)
+    return all(bool(np.isfinite(flat[start : start + SLAB]).all()) for start in range(0, flat.size, SLAB))
+
+
+def _prediction(mean: FloatArray, deviation: FloatArray, masks: list[NDArray[np.uint8]]) -> Prediction:
+    finite = _all_finite(mean) and _all_finite(deviation)
     return Prediction(
-        mean=mean.astype(np.float32),
-        deviation=deviation.astype(np.float32),
+        mean=mean,
+        deviation=deviation,
         members=len(masks),
         nqm=nqm(mean, deviation) if finite else None,
         pairwise_dice=pairwise_dice(masks) if finite else None,

@@ -121,7 +121,7 @@ class M3dNca(nn.Module):
         statistics: Callable[[int, int], Statistics] | None = None,
         on_hidden: HiddenHook | None = None,
     ) -> Tensor:
-        """All levels on a whole image, given on every level's grid (`pyramid`): logits (b, outputs, x, y, z)."""
+        """All levels on a whole image, given on every level's grid (`nca.pyramid`): logits (b, outputs, x, y, z)."""
         state = self.seed_state(images[0])
         for index, image in enumerate(images):
             if index:
@@ -133,17 +133,6 @@ class M3dNca(nn.Module):
         """The segments' logits (b, outputs, x, y, z) held by a state."""
         first = self.architecture.inputs
         return state[:, first : first + self.architecture.outputs]
-
-
-def pyramid(architecture: Architecture, image: Tensor) -> list[Tensor]:
-    """``image`` (b, inputs, x, y, z) on every level's grid, coarsest first, by average pooling.
-
-    A border block that sticks out of the image averages the voxels it has.
-    """
-    images = [image]
-    for level in reversed(architecture.levels[:-1]):
-        images.insert(0, functional.avg_pool3d(images[0], level.scale, ceil_mode=True, count_include_pad=False))
-    return images
 
 
 def refine(state: Tensor, image: Tensor, scale: Shape) -> Tensor:

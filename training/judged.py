@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -87,8 +88,8 @@ def scan_judge(
 
 
 def _growing(network: Network, image: NDArray[np.float32], *, engine: Engine, members: int) -> Iterator[Ensemble]:
-    """The same ensemble after each member."""
+    """The ensemble after each member."""
     ensemble = Ensemble()
     for probability in engine.run(network, image, seed=SEED, members=range(members)):
         ensemble.add(probability)
-        yield ensemble
+        yield copy.deepcopy(ensemble)

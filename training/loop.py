@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nca.model import M3dNca
+from nca.network import FloatArray
 from training import checkpoint
 from training.augment import augment, crop
 from training.checkpoint import TrainingState
@@ -118,17 +119,14 @@ def _iterate(state: TrainingState, cases: Sequence[Case], *, config: TrainingCon
     return loss.item(), hard_dice(outputs[-1].logits.detach(), outputs[-1].target)
 
 
-def _batch(cases: Sequence[Case], *, config: TrainingConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _batch(cases: Sequence[Case], *, config: TrainingConfig, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """(b, 1, x, y, z) and (b, segments, x, y, z): each drawn crop several times (batch duplication)."""
     section = config.optimisation
     crops = []
     for chosen in rng.choice(len(cases), section.scans_per_batch, replace=len(cases) < section.scans_per_batch):
         image, target = crop(cases[chosen].image, cases[chosen].target, size=section.crop, rng=rng)
         crops += [augment(image, target, section=config.augmentation, rng=rng)] * section.duplicates
-    return (
-        torch.from_numpy(np.stack([image[None] for image, _ in crops])),
-        torch.from_numpy(np.stack([target for _, target in crops])),
-    )
+    return np.stack([image[None] for image, _ in crops]), np.stack([target for _, target in crops])
 
 
 def _append(path: Path, report: Report) -> None:

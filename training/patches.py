@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from nca.architecture import Shape
-from nca.model import FireMask, M3dNca, pyramid, refine
+from nca.model import FireMask, M3dNca, refine
+from nca.network import FloatArray
+from nca.pyramid import pyramid
 from nca.randomness import fire_mask, stream_key, voxel_index
 
 
@@ -23,7 +25,7 @@ class LevelOutput:
 
 
 def run_patches(
-    model: M3dNca, image: Tensor, target: Tensor, *, patch: Shape, fire_seed: int, rng: np.random.Generator
+    model: M3dNca, image: FloatArray, target: FloatArray, *, patch: Shape, fire_seed: int, rng: np.random.Generator
 ) -> list[LevelOutput]:
     """Run all levels on a batch of crops (seed, section 2.1): what every level says, coarsest first.
 
@@ -31,7 +33,7 @@ def run_patches(
     sees the whole crop; each finer one a random patch of the level before, every sample its own, of at most
     ``patch`` voxels (a multiple of the level's scale). Targets are averaged onto each level's grid.
     """
-    images, targets = pyramid(model.architecture, image), pyramid(model.architecture, target)
+    images, targets = (_levels(model, whole) for whole in (image, target))
     state = model.run_level(0, model.seed_state(images[0]), _fire(model, images[0].shape, fire_seed))
     outputs = [LevelOutput(model.logits(state), targets[0])]
     corners = np.zeros((len(image), 3), dtype=int)  # of each sample's patch, on the current level's grid
@@ -47,6 +49,10 @@ def run_patches(
         state = model.run_level(index, state, _fire(model, patch_image.shape, fire_seed))
         outputs.append(LevelOutput(model.logits(state), _cut(targets[index], corners, size)))
     return outputs
+
+
+def _levels(model: M3dNca, whole: FloatArray) -> list[Tensor]:
+    return [torch.from_numpy(one) for one in pyramid(model.architecture, whole)]
 
 
 def _fire(model: M3dNca, shape: Sequence[int], seed: int) -> FireMask:

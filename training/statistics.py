@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nca.model import M3dNca, Statistics, pyramid
+from nca.model import M3dNca, Statistics
+from nca.network import FloatArray
+from nca.pyramid import pyramid
 from nca.randomness import fire_mask, stream_key, voxel_index
 from training.data import Case
 
@@ -49,14 +51,14 @@ def collect(
     moments = RunningMoments(model)
     for position, case in enumerate(cases):
         array = np.flip(case.image, 0) if position % 2 else case.image
-        _run(model, torch.tensor(np.ascontiguousarray(array))[None, None], moments, seed=seed, member=position)
+        _run(model, np.ascontiguousarray(array)[None, None], moments, seed=seed, member=position)
         on_case()
     return moments.statistics()
 
 
 @torch.inference_mode()
-def _run(model: M3dNca, image: Tensor, moments: RunningMoments, *, seed: int, member: int) -> None:
-    images = pyramid(model.architecture, image)
+def _run(model: M3dNca, image: FloatArray, moments: RunningMoments, *, seed: int, member: int) -> None:
+    images = [torch.tensor(one) for one in pyramid(model.architecture, image)]
     grids = model.architecture.shapes(image.shape[2:])
 
     def fire(level: int, step: int) -> Tensor:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def segment_scan(
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):
         results = _segment(scan, version, engine=engine, options=options, clock=clock) if scan else None
+        del scan  # what the network saw takes as much memory as the volume
     with clock.stage("judge"):
         results = results or _nothing(volume, manifest)
         records = _judge(results, manifest, options=options, breaches=breaches)
@@ -231,10 +233,9 @@ def _write(
     names: OutputNames,
 ) -> None:
     labels: NDArray[np.uint8] = np.zeros(volume.array.shape, np.uint8)
-    uncertainty: NDArray[np.float32] = np.zeros(volume.array.shape, np.float32)
     for record, result in zip(records, results, strict=True):
         labels[result.mask] = record.label
-        uncertainty = np.maximum(uncertainty, result.deviation)
+    uncertainty: NDArray[np.float32] = reduce(np.maximum, (result.deviation for result in results))
     source = f"ncagate {manifest.name} {manifest.version}"
     write_nifti(out / names.mask, labels, volume.affine, description=source)
     write_nifti(out / names.uncertainty, uncertainty, volume.affine, description=source)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from nca.engine import Progress, ProgressCallback
-from nca.model import M3dNca, Statistics, pyramid
+from nca.model import M3dNca, Statistics
 from nca.network import FloatArray, Network
+from nca.pyramid import pyramid
 from nca.randomness import fire_mask, stream_key, voxel_index
 
 
@@ -43,7 +44,7 @@ class TorchEngine:
         model.to(self._device)
         grids = network.architecture.shapes(image.shape[1:])
         indices = [voxel_index(grid) for grid in grids]
-        images = pyramid(network.architecture, torch.tensor(image, device=self._device)[None])
+        images = [torch.tensor(one, device=self._device)[None] for one in pyramid(network.architecture, image)]
         rate, total = network.architecture.fire_rate, network.architecture.total_steps
         done = [sum(level.steps for level in network.architecture.levels[:i]) for i in range(len(grids))]
 

@@ -129,6 +129,15 @@ class TestStart:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout == "[]\n"
 
+    def test_segmenting_imports_neither_torch_nor_what_a_server_needs(self) -> None:
+        heavy = "torch", "scipy.ndimage", "celery", "sqlalchemy", "fastapi", "matplotlib", "highdicom"
+        code = (
+            "import sys, ncagate.cli, ncagate.segmenting, nca.pyramid; "
+            f"print([one for one in {heavy!r} if one in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+
     def test_version(self, cli: Cli) -> None:
         assert cli("--version").stdout.startswith("ncagate 0.")
 

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ class TestReorientation:
         scan = to_model_grid(Volume(array, affine), spacing=None)
         np.testing.assert_array_equal(scan.to_native(scan.array), array)
         assert scan.spacing == tuple((1.0, 2.0, 3.0)[permutation.index(world)] for world in range(3))
+
+    def test_a_map_that_needs_no_resampling_is_not_copied(self) -> None:
+        scan = to_model_grid(Volume(np.zeros((4, 5, 6), np.float32), np.diag([-1.0, 1.0, -1.0, 1.0])), spacing=None)
+        array = np.zeros((4, 5, 6), np.float32)
+        assert np.shares_memory(scan.to_native(array), array)
 
     def test_the_model_sees_axes_that_run_right_front_and_up(self) -> None:
         affine = affine_of((1, 2, 0), (1, -1, -1), (1.0, 1.0, 1.0))
@@ -123,3 +129,14 @@ class TestZnormalise:
     @pytest.mark.parametrize("value", [0.0, 7.0, 1e30])
     def test_a_constant_image_becomes_zeros(self, value: float) -> None:
         assert not znormalise(np.full((3, 3, 3), value, np.float32)).any()
+
+    def test_a_large_image_costs_little_beside_the_result(self) -> None:
+        array = np.random.default_rng(0).normal(500, 30, (128, 128, 64)).astype(np.float32)
+        tracemalloc.start()
+        try:
+            result = znormalise(array)
+            assert tracemalloc.get_traced_memory()[1] < 1.2 * result.nbytes
+        finally:
+            tracemalloc.stop()
+        values = array.astype(np.float64)
+        np.testing.assert_allclose(result, (values - values.mean()) / values.std(), rtol=1e-6, atol=1e-7)

@@ -339,6 +339,16 @@ class TestMemory:
         bomb = gzip.compress(PLAIN + bytes(200_000_000), compresslevel=9)
         assert self.peak(tmp_path, bomb) < 5_000_000
 
+    @pytest.mark.parametrize("name", ["map.nii", "map.nii.gz"])
+    def test_a_map_is_written_slice_by_slice(self, tmp_path: Path, name: str) -> None:
+        array = np.zeros((128, 128, 64), np.float32)[::-1, :, ::-1]
+        tracemalloc.start()
+        try:
+            write_nifti(tmp_path / name, array, np.eye(4))
+            assert tracemalloc.get_traced_memory()[1] < array.nbytes / 4
+        finally:
+            tracemalloc.stop()
+
     def peak(self, folder: Path, data: bytes) -> int:
         tracemalloc.start()
         try:

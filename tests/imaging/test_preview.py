@@ -86,11 +86,12 @@ class TestRenderPreview:
             assert columns.max() < PANEL / 2
             assert rows.max() < PANEL / 2
 
-    def test_a_large_scan_costs_little_memory(self) -> None:
+    @pytest.mark.parametrize("axes", AXES)
+    def test_a_large_scan_costs_little_memory(self, axes: str) -> None:
         array, mask, uncertainty = scan((256, 256, 160))
         tracemalloc.start()
         try:
-            render(array, mask, uncertainty)
+            render(array, mask, uncertainty, affine=AXES[axes])
             assert tracemalloc.get_traced_memory()[1] < array.nbytes
         finally:
             tracemalloc.stop()

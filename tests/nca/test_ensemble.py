@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -5,9 +6,10 @@ import pytest
 
 from nca.architecture import Architecture, Level
 from nca.engine import ProgressCallback
-from nca.ensemble import Ensemble, predict
+from nca.ensemble import SLAB, Ensemble, predict
 from nca.errors import InvalidInputError
 from nca.network import FloatArray, Network
+from nca.quality import dice
 
 NETWORK = Network(Architecture((Level(3, 1),), channels=4, hidden=4, outputs=2), {})
 
@@ -62,7 +64,31 @@ class TestEnsemble:
         exact = members[:, 0].astype(np.float64)
         np.testing.assert_allclose(prediction.mean, exact.mean(0), rtol=1e-6)
         np.testing.assert_allclose(prediction.deviation, exact.std(0), rtol=1e-5)
-        assert prediction.nqm == pytest.approx(exact.std(0).sum() / exact.mean(0).sum(), rel=1e-9)
+        assert prediction.nqm == pytest.approx(exact.std(0).sum() / exact.mean(0).sum(), rel=1e-7)
+
+    def test_a_scan_of_several_slabs_is_every_voxel_of_it(self) -> None:
+        members = np.random.default_rng(0).random((3, 2, 37, 61, 59), dtype=np.float32)
+        assert members[0, 0].size > SLAB
+        ensemble = Ensemble()
+        for member in members:
+            ensemble.add(np.asfortranarray(member))
+        for segment, prediction in enumerate(ensemble.predictions()):
+            exact = members[:, segment].astype(np.float64)
+            np.testing.assert_allclose(prediction.mean, exact.mean(0), rtol=1e-6)
+            np.testing.assert_allclose(prediction.deviation, exact.std(0), rtol=1e-5, atol=1e-7)
+            pairs = [dice(exact[i] > 0.5, exact[j] > 0.5) for i, j in ((0, 1), (0, 2), (1, 2))]
+            assert prediction.pairwise_dice == pytest.approx(np.mean(pairs))
+
+    def test_what_was_handed_over_is_not_touched_by_later_members(self) -> None:
+        ensemble = Ensemble()
+        for value in (0.2, 0.6):
+            ensemble.add(np.full((1, 2, 2, 2), value, np.float32))
+        (first,) = ensemble.predictions()
+        assert ensemble.predictions() == ()
+        ensemble.add(np.full((1, 2, 2, 2), 0.9, np.float32))
+        (second,) = ensemble.predictions()
+        assert (first.nqm, second.nqm) == (pytest.approx(0.5), 0.0)
+        np.testing.assert_allclose(first.mean, 0.4, rtol=1e-6)
 
     def test_a_member_that_is_not_finite_makes_the_result_say_so(self) -> None:
         ensemble = Ensemble()
@@ -76,6 +102,19 @@ class TestEnsemble:
         for _ in range(3):
             ensemble.add(np.zeros((1, 8, 8, 8), np.float32))
         assert [mask.nbytes for mask in ensemble._masks] == [64, 64, 64]
+
+    def test_a_large_scan_takes_two_maps_and_the_masks(self) -> None:
+        probability = np.full((1, 128, 128, 128), 0.3, np.float32)
+        ensemble = Ensemble()
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                ensemble.add(probability)
+            ensemble.predictions()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 2 * probability.nbytes + 5 * probability.size / 8 + 5 * 8 * SLAB
 
 
 class TestPredict:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nca.architecture import Architecture, Level
 from nca.depthwise import perceive
-from nca.model import M3dNca, NcaLevel, pyramid, refine
+from nca.model import M3dNca, NcaLevel, refine
 from nca.weights import NORM_EPSILON
 
 
@@ -87,15 +87,6 @@ class TestNcaLevel:
         hidden = seen[0].detach()
         statistics = (hidden.mean(0), hidden.var(0, unbiased=False))
         torch.testing.assert_close(level(state, fired, statistics=statistics), by_batch)
-
-
-class TestPyramid:
-    def test_averages_blocks_and_what_there_is_of_them_at_the_border(self) -> None:
-        architecture = Architecture((Level(3, 1, (2, 1, 1)), Level(3, 1)))
-        image = torch.tensor([1.0, 3.0, 10.0]).reshape(1, 1, 3, 1, 1)
-        coarse, fine = pyramid(architecture, image)
-        assert coarse.ravel().tolist() == [2.0, 10.0]
-        assert fine is image
 
 
 class TestRefine:

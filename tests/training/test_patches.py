@@ -14,7 +14,8 @@ class TestRunPatches:
         model = M3dNca(CASCADE)
         image = torch.randn(3, 1, 16, 24, 12)
         target = (torch.rand(3, 1, 16, 24, 12) < 0.5).float()
-        levels = run_patches(model, image, target, patch=(8, 8, 4), fire_seed=1, rng=np.random.default_rng(0))
+        rng = np.random.default_rng(0)
+        levels = run_patches(model, image.numpy(), target.numpy(), patch=(8, 8, 4), fire_seed=1, rng=rng)
         assert all(level.logits.shape == level.target.shape for level in levels)
         return [tuple(level.target.shape[2:]) for level in levels], target, levels[-1].target
 
@@ -32,6 +33,7 @@ class TestRunPatches:
         torch.manual_seed(0)
         image = torch.randn(1, 1, 16, 24, 12).repeat(4, 1, 1, 1, 1)
         target = torch.rand(1, 1, 16, 24, 12).repeat(4, 1, 1, 1, 1)
-        levels = run_patches(M3dNca(CASCADE), image, target, patch=(8, 8, 4), fire_seed=1, rng=np.random.default_rng(0))
+        model, rng = M3dNca(CASCADE), np.random.default_rng(0)
+        levels = run_patches(model, image.numpy(), target.numpy(), patch=(8, 8, 4), fire_seed=1, rng=rng)
         patches = levels[-1].target
         assert not all(torch.equal(patches[0], other) for other in patches[1:])

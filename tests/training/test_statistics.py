@@ -5,7 +5,8 @@ import numpy as np
 import torch
 
 from nca.engine.torch_engine import TorchEngine, to_network
-from nca.model import NcaLevel, pyramid
+from nca.model import NcaLevel
+from nca.pyramid import pyramid
 from nca.randomness import fire_mask, stream_key, voxel_index
 from training.config import TrainingConfig
 from training.data import Case, load_cases
@@ -38,10 +39,8 @@ class TestCollect:
             return torch.from_numpy(fire_mask(voxel_index(grids[level]), key, 0.5))[None]
 
         with torch.inference_mode():
-            image = torch.tensor(case.image)[None, None]
-            by_batch = torch.sigmoid(
-                model.run(pyramid(model.architecture, image), fire, on_hidden=lambda i, s, h: seen.update({(i, s): h}))
-            )
+            images = [torch.tensor(one) for one in pyramid(model.architecture, case.image[None, None])]
+            by_batch = torch.sigmoid(model.run(images, fire, on_hidden=lambda i, s, h: seen.update({(i, s): h})))
         np.testing.assert_allclose(local, by_batch[0].numpy(), atol=1e-4)
         mean, variance = statistics[1]
         np.testing.assert_allclose(mean[2], seen[1, 2].mean(0), rtol=1e-3, atol=1e-4)
