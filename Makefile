@@ -7,7 +7,8 @@ DATA ?= ../shared/data/hippocampus
 CONFIG ?= training/configs/hippocampus.toml
 STORE ?= runs/models
 
-# A stamp per set of extras: installed once, again when pyproject.toml or constraints.txt change.
+# A stamp per set of extras: installed once, again when what is installed or compiled changes.
+SOURCES := pyproject.toml constraints.txt $(wildcard nca/engine/native/CMakeLists.txt nca/engine/native/src/*)
 RUN_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 
@@ -19,12 +20,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch first and by its exact version, so that pip takes a CPU build where it is given one.
-$(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+$(RUN_STAMP): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
 	touch $@
 
-$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+$(DEV_STAMP): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@ $(RUN_STAMP)

@@ -29,6 +29,12 @@ class ImageTooSmallError(NcaError):
     code = "image_too_small"
 
 
+class ImageTooLargeError(NcaError):
+    """The states of this image fit neither the memory budget nor the disk; refused before any work."""
+
+    code = "image_too_large"
+
+
 class EngineUnavailableError(NcaError):
     """The engine asked for does not exist or cannot run here."""
 

@@ -63,9 +63,14 @@ def draws(index: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint32]
     return values
 
 
+def fire_threshold(rate: float) -> int:
+    """A cell fires where its draw is below this: ``rate`` in units of 2^-32."""
+    return round(rate * 2**32)
+
+
 def fire_mask(index: NDArray[np.uint32], key: tuple[int, int], rate: float) -> NDArray[np.bool_]:
     """Which cells update: a cell fires where its draw / 2^32 is **below** ``rate``."""
-    threshold = round(rate * 2**32)
+    threshold = fire_threshold(rate)
     if threshold > UINT32:
         return np.ones(index.shape, dtype=np.bool_)
     return draws(index, key) < np.uint32(threshold)

@@ -1,4 +1,4 @@
-"""The command line: `ncagate serve | segment | train | models`. Heavy imports come late, so that help is instant."""
+"""The command line: `ncagate serve | segment | train | models | engines`. Heavy imports come late: help is instant."""
 
 from __future__ import annotations
 
@@ -121,6 +121,19 @@ def train(
         from training.job import run as run_job
 
         run_job(data=data, config=config, store=store, resume=resume, run=run)
+
+
+@app.command()
+def engines(
+    engine: Annotated[str | None, typer.Option(help="Engine asked for (default NCAGATE_ENGINE).")] = None,
+) -> None:
+    """Which inference engines run here, which one is used, and why."""
+    from rich.console import Console
+
+    from ncagate.modelling import engine_table
+
+    with _told():
+        Console().print(engine_table(_settings(engine=engine).engine))
 
 
 @models.command("list")

@@ -1,4 +1,4 @@
-"""What `ncagate models list` shows."""
+"""What `ncagate models list` and `ncagate engines` show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from rich.table import Column, Table
 
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
+from nca.engine import choose_engine, engines
 
 
 def version_table(registry: Registry) -> Table:
@@ -37,4 +38,18 @@ def version_table(registry: Registry) -> Table:
                 "-" if dice is None else f"{dice:.3f}",
                 f"{manifest.parameters:,}",
             )
+    return table
+
+
+def engine_table(asked: str) -> Table:
+    """Every engine, whether it runs here, and which of them a deployment that asks for ``asked`` uses.
+
+    Raises:
+        EngineUnavailableError: none of that name runs here.
+    """
+    chosen = choose_engine(asked).name
+    why = "the fastest that runs here" if asked == "auto" else "asked for by name"
+    table = Table("engine", "runs here", "chosen", "what it is, or why it does not run", box=None, pad_edge=False)
+    for one in engines():
+        table.add_row(one.name, "yes" if one.runs else "no", why if one.name == chosen else "", escape(one.detail))
     return table

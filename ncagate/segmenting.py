@@ -52,7 +52,7 @@ class Batch:
             ModelStoreError, NcaError: there is no such version or engine, or it is corrupt.
         """
         loaded = load_version(Registry(settings.models), model, version)
-        engine = get_engine(settings.engine, threads=settings.threads)
+        engine = get_engine(settings.engine, threads=settings.threads, memory_budget=settings.memory_budget)
         out.mkdir(parents=True, exist_ok=True)
         limits = Limits(
             unpacked_bytes=settings.unpacked_bytes_max, files=settings.files_max, voxels=settings.voxels_max

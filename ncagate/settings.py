@@ -34,6 +34,9 @@ class Settings(BaseSettings):
 
     engine: str = Field("auto", description="Inference engine; `auto` takes the fastest that runs here.")
     threads: int = Field(0, ge=0, description="CPU threads per worker process; 0: all cores.")
+    memory_budget: PositiveInt = Field(
+        512 * MIB, description="Memory for automaton states per worker process; larger ones are streamed from files."
+    )
     workers: PositiveInt = Field(1, description="Worker processes that `ncagate serve` runs.")
     members_max: PositiveInt = Field(50, description="Largest ensemble a request may ask for.")
     min_dice: float = Field(

@@ -52,7 +52,7 @@ class Runner:
     def engine(self) -> Engine:
         """The inference engine, on this process's share of the cores."""
         threads = self.settings.threads or max(1, (os.cpu_count() or 1) // self.settings.workers)
-        return get_engine(self.settings.engine, threads=threads)
+        return get_engine(self.settings.engine, threads=threads, memory_budget=self.settings.memory_budget)
 
     @cached_property
     def limits(self) -> Limits:

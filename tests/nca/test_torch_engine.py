@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from nca.architecture import Architecture, Level
-from nca.engine import Progress, get_engine
+from nca.engine import Progress
 from nca.engine.torch_engine import TorchEngine, to_model, to_network
 from nca.ensemble import predict
-from nca.errors import CancelledError, EngineUnavailableError, ImageTooSmallError
+from nca.errors import CancelledError, ImageTooSmallError
 from nca.network import Network
 
 MakeNetwork = Callable[..., Network]
@@ -113,12 +113,3 @@ class TestWeights:
         assert back.weights.keys() == network.weights.keys()
         for name, array in network.weights.items():
             np.testing.assert_array_equal(back.weights[name], array)
-
-
-class TestGetEngine:
-    def test_auto_is_an_engine_that_runs_here(self) -> None:
-        assert get_engine().name == "torch"
-
-    def test_an_unknown_engine_is_refused_by_name(self) -> None:
-        with pytest.raises(EngineUnavailableError, match="abacus"):
-            get_engine("abacus")
