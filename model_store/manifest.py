@@ -131,6 +131,30 @@ class Calibration(_Part):
         return self
 
 
+MIN_AGREEMENT = 0.999
+"""Mean Dice between the masks of low precision and of float32 from which on low precision may be used."""
+
+
+class LowPrecision(_Part):
+    """How an engine of low precision compares with float32 on the version's validation scans.
+
+    Attributes:
+        dice_mean, dice_min: Dice between the two engines' masks, on the scans' own grids.
+        verdicts_changed: scans that one engine's figures accept and the other's flag.
+    """
+
+    engine: str
+    scans: int
+    dice_mean: float
+    dice_min: float
+    verdicts_changed: int
+
+    @property
+    def proven(self) -> bool:
+        """Whether results do not depend on which of the two ran."""
+        return self.scans > 0 and self.dice_mean >= MIN_AGREEMENT and self.verdicts_changed == 0
+
+
 class Manifest(_Part):
     """One immutable version of one model."""
 
@@ -150,6 +174,7 @@ class Manifest(_Part):
     training: TrainingRecord
     metrics: dict[str, Any]
     calibration: Calibration
+    low_precision: LowPrecision | None = None
     files: dict[str, Sha256]
 
     @model_validator(mode="after")
@@ -160,6 +185,10 @@ class Manifest(_Part):
         if self.parameters != self.architecture.parameter_count():
             raise ValueError("the parameter count is not that of the architecture")
         return self
+
+    def proves(self, engine: str) -> bool:
+        """Whether this engine of low precision was found to agree with float32 for this version."""
+        return self.low_precision is not None and self.low_precision.engine == engine and self.low_precision.proven
 
     def to_json(self) -> str:
         """Stable, sorted, indented JSON."""

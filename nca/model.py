@@ -7,6 +7,8 @@ Shapes: b batch, c channels, h hidden, n fired cells; x, y, z voxels of a level'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,8 @@ Statistics = tuple[Tensor, Tensor]
 """Mean and variance (h,) of the hidden layer before normalisation."""
 FireMask = Callable[[int, int], Tensor]
 """(level, step) -> bool (b, x, y, z): which cells update."""
-HiddenHook = Callable[[int, int, Tensor], None]
-"""Called with (level, step, hidden (n, h)) before normalisation: how statistics are collected."""
+StatisticsHook = Callable[[int, int, Tensor, Tensor], None]
+"""Called with (step, cells that fired, mean (h,), population variance (h,)) of each step of a level."""
 
 
 class NcaLevel(nn.Module):
@@ -46,7 +48,7 @@ class NcaLevel(nn.Module):
         fired: Tensor,
         *,
         statistics: Statistics | None = None,
-        on_hidden: Callable[[Tensor], None] | None = None,
+        on_statistics: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """One step: ``state`` (b, c, x, y, z), ``fired`` bool (b, x, y, z) -> the next state.
 
@@ -57,8 +59,9 @@ class NcaLevel(nn.Module):
         index = fired.flatten().nonzero().squeeze(1)  # (n,)
         cells = [_rows(part).index_select(0, index) for part in (state, perceived)]
         hidden = self.dense_in(torch.cat(cells, dim=1))  # (n, 2c) -> (n, h)
-        if on_hidden is not None:
-            on_hidden(hidden)
+        if on_statistics is not None:
+            exact = hidden.detach().double()
+            on_statistics(len(exact), exact.mean(0), exact.var(0, unbiased=False))
         mean, variance = statistics or (None, None)
         hidden = functional.batch_norm(
             hidden,
@@ -88,6 +91,10 @@ class M3dNca(nn.Module):
         self.architecture = architecture
         self.levels = nn.ModuleList(NcaLevel(architecture, level) for level in architecture.levels)
 
+    def level(self, index: int) -> NcaLevel:
+        """The level's update rule."""
+        return cast(NcaLevel, self.levels[index])
+
     def seed_state(self, image: Tensor) -> Tensor:
         """A new state (b, c, x, y, z) on the grid of ``image`` (b, inputs, x, y, z): the image, and zeros."""
         hidden = self.architecture.channels - self.architecture.inputs
@@ -101,32 +108,28 @@ class M3dNca(nn.Module):
         fire_mask: FireMask,
         *,
         statistics: Callable[[int, int], Statistics] | None = None,
-        on_hidden: HiddenHook | None = None,
+        on_statistics: StatisticsHook | None = None,
     ) -> Tensor:
         """All steps of level ``index`` on ``state`` (b, c, x, y, z)."""
         for step in range(self.architecture.levels[index].steps):
-            state = self.levels[index](
+            state = self.level(index)(
                 state,
                 fire_mask(index, step),
                 statistics=statistics(index, step) if statistics else None,
-                on_hidden=(lambda hidden, step=step: on_hidden(index, step, hidden)) if on_hidden else None,
+                on_statistics=partial(on_statistics, step) if on_statistics else None,
             )
         return state
 
-    def run(
-        self,
-        images: Sequence[Tensor],
-        fire_mask: FireMask,
-        *,
-        statistics: Callable[[int, int], Statistics] | None = None,
-        on_hidden: HiddenHook | None = None,
-    ) -> Tensor:
-        """All levels on a whole image, given on every level's grid (`nca.pyramid`): logits (b, outputs, x, y, z)."""
+    def run(self, images: Sequence[Tensor], run_level: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """All levels on a whole image, given on every level's grid (`nca.pyramid`): logits (b, outputs, x, y, z).
+
+        ``run_level`` takes a level's index and the state, and returns the state after all steps of the level.
+        """
         state = self.seed_state(images[0])
         for index, image in enumerate(images):
             if index:
                 state = refine(state, image, self.architecture.levels[index - 1].scale)
-            state = self.run_level(index, state, fire_mask, statistics=statistics, on_hidden=on_hidden)
+            state = run_level(index, state)
         return self.logits(state)
 
     def logits(self, state: Tensor) -> Tensor:

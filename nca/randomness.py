@@ -7,6 +7,9 @@ constants of "lowbias32": https://nullprogram.com/blog/2018/07/31/), keyed by 64
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,3 +77,34 @@ def fire_mask(index: NDArray[np.uint32], key: tuple[int, int], rate: float) -> N
     if threshold > UINT32:
         return np.ones(index.shape, dtype=np.bool_)
     return draws(index, key) < np.uint32(threshold)
+
+
+@dataclass(frozen=True)
+class Firing:
+    """Which cells of a batch update: every sample is a member of its own.
+
+    One idea in two forms: `mask` for torch, and `keys` for what draws for itself.
+    """
+
+    seed: int
+    members: Sequence[int]
+    rate: float
+
+    def keys(self, level: int, steps: int) -> NDArray[np.uint32]:
+        """`stream_key` of every step and member: (steps, members, 2)."""
+        shape = (steps, len(self.members))
+        low, high = (np.full(shape, start, dtype=np.uint32) for start in (0, GOLDEN))
+        members, numbers = np.array(self.members, dtype=np.uint32), np.arange(steps, dtype=np.uint32)[:, None]
+        for field in (self.seed & UINT32, (self.seed >> 32) & UINT32, members, level, numbers):
+            low += np.uint32(GOLDEN)
+            low ^= np.asarray(field, dtype=np.uint32)
+            _mix_array(low)
+            high ^= low
+            _mix_array(high)
+        return np.stack([low, high], axis=-1)
+
+    def mask(self, level: int, step: int, grid: Shape) -> NDArray[np.bool_]:
+        """Bool (members, x, y, z): which cells of ``grid`` update."""
+        index = voxel_index(grid)
+        keys = (stream_key(seed=self.seed, member=one, level=level, step=step) for one in self.members)
+        return np.stack([fire_mask(index, key, self.rate) for key in keys])

@@ -48,8 +48,9 @@ def engine_table(asked: str) -> Table:
         EngineUnavailableError: none of that name runs here.
     """
     chosen = choose_engine(asked).name
-    why = "the fastest that runs here" if asked == "auto" else "asked for by name"
-    table = Table("engine", "runs here", "chosen", "what it is, or why it does not run", box=None, pad_edge=False)
+    why = "chosen: the fastest" if asked == "auto" else "chosen: asked for"
+    table = Table(Column("engine", no_wrap=True), Column("runs here", no_wrap=True), "", box=None, pad_edge=False)
     for one in engines():
-        table.add_row(one.name, "yes" if one.runs else "no", why if one.name == chosen else "", escape(one.detail))
+        runs = "yes, " + why if one.name == chosen else "yes" if one.runs else "no"
+        table.add_row(one.name, runs, escape(one.detail))
     return table

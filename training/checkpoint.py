@@ -14,6 +14,7 @@ from torch import Tensor
 from nca.model import M3dNca
 from training.config import TrainingConfig
 from training.errors import CheckpointMismatchError
+from training.stepping import Stepping
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW remembers of a parameter."""
@@ -21,11 +22,15 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass
 class TrainingState:
-    """Where a run is: the model, its moving average, the optimiser, and how many iterations are done."""
+    """Where a run is: the model, its moving average, the optimiser, and how many iterations are done.
+
+    ``stepping`` is what computes; checkpoints do not hold it, so a run may be resumed on another engine.
+    """
 
     model: M3dNca
     average: M3dNca
     optimiser: torch.optim.AdamW
+    stepping: Stepping
     iteration: int = 0
     seconds: float = 0.0
 

@@ -20,6 +20,7 @@ from nca.engine.torch_engine import to_network
 from nca.network import Network
 from nca.quality import Line
 from training import checkpoint
+from training.agreement import low_precision_agreement
 from training.artefacts import ARTEFACTS
 from training.calibrate import calibration_outcomes, fit_lines
 from training.checkpoint import TrainingState
@@ -60,7 +61,10 @@ def run(*, data: Path, config: Path, store: Path, resume: bool = False, run: Pat
         train(state, training, config=settings, run=run, on_report=_shown(advance))
     draw_curves(run / METRICS_FILE, run / "curves.png")
     with _progress("statistics", len(training)) as advance:
-        network = to_network(state.average, collect(state.average, training, seed=settings.seed, on_case=advance))
+        statistics = collect(
+            state.average, training, seed=settings.seed, run_level=state.stepping.run_level, on_case=advance
+        )
+    network = to_network(state.average, statistics)
     manifest = _describe(network, parts, config=settings, state=state, run=run)
     manifest = Registry(store).publish(manifest, network.weights)
     _print_summary(manifest, store)
@@ -99,6 +103,15 @@ def _describe(
     _keep(calibration, outcomes, line=lines[-1], config=config, run=run)
     gate = Gate(lines, contract.volume_ml, config.calibration.min_dice)
     nqm_gate = Gate(lines, contract.volume_ml, config.calibration.min_dice, contract=False)
+    with _progress("low precision", len(validation)) as advance:
+        low_precision = low_precision_agreement(
+            network,
+            validation,
+            nqm_gate,
+            preprocessing=preprocessing(config),
+            members=config.calibration.members,
+            on_case=advance,
+        )
     return build_manifest(
         network.architecture,
         config=config,
@@ -110,6 +123,7 @@ def _describe(
             "validation_without_contract": detection_table(outcomes, nqm_gate),
         },
         minutes=state.seconds / 60,
+        low_precision=low_precision,
     )
 
 
@@ -179,6 +193,12 @@ def _print_summary(manifest: Manifest, store: Path) -> None:
         f"residual {calibration.residual:.3f}, {calibration.points} scans); "
         f"NQM threshold {calibration.nqm_threshold:.3f} for Dice {calibration.min_dice}"
     )
+    if manifest.low_precision is not None:
+        low = manifest.low_precision
+        console.print(
+            f"{low.engine}: masks agree with float32 to Dice {low.dice_mean:.5f} (lowest {low.dice_min:.5f}), "
+            f"{low.verdicts_changed} of {low.scans} verdicts changed: {'may' if low.proven else 'may not'} be used"
+        )
     console.print(f"published {manifest.name} {manifest.version} to {store}")
 
 

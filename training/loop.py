@@ -9,7 +9,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from training.data import Case
 from training.errors import DivergedError
 from training.loss import dice_focal, hard_dice
 from training.patches import LevelOutput, run_patches
+from training.stepping import choose_stepping
 
 METRICS_FILE = "metrics.csv"
 
@@ -41,13 +42,19 @@ class Report:
     seconds: float
 
 
-def new_state(config: TrainingConfig) -> TrainingState:
-    """A fresh model under the configuration's seed, its average and its optimiser."""
+def new_state(config: TrainingConfig, *, engine: str = "auto") -> TrainingState:
+    """A fresh model under the configuration's seed, its average and its optimiser, to be run by ``engine``.
+
+    Raises:
+        EngineUnavailableError: no engine of that name runs here.
+    """
     torch.manual_seed(config.seed)
     model = M3dNca(config.network())
     section = config.optimisation
-    optimiser = torch.optim.AdamW(model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay)
-    return TrainingState(model, copy.deepcopy(model).requires_grad_(False), optimiser)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
+    )
+    return TrainingState(model, copy.deepcopy(model).requires_grad_(False), optimiser, choose_stepping(engine))
 
 
 def train(
@@ -69,15 +76,19 @@ def train(
     section = config.optimisation
     _drop_rows_after(run / METRICS_FILE, state.iteration)
     start = time.monotonic() - state.seconds
-    while state.iteration < section.iterations:
-        loss, dice = _iterate(state, cases, config=config)
-        state.iteration += 1
-        state.seconds = time.monotonic() - start
-        report = Report(state.iteration, loss, dice, state.optimiser.param_groups[0]["lr"], state.seconds)
-        _append(run / METRICS_FILE, report)
-        on_report(report)
-        if state.iteration % section.checkpoint_every == 0 or state.iteration == section.iterations:
-            checkpoint.save(state, run, config=config)
+    with (run / METRICS_FILE).open("a", buffering=1, newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        if not file.tell():
+            rows.writerow(one.name for one in fields(Report))
+        while state.iteration < section.iterations:
+            loss, dice = _iterate(state, cases, config=config)
+            state.iteration += 1
+            state.seconds = time.monotonic() - start
+            report = Report(state.iteration, loss, dice, state.optimiser.param_groups[0]["lr"], state.seconds)
+            rows.writerow(astuple(report))
+            on_report(report)
+            if state.iteration % section.checkpoint_every == 0 or state.iteration == section.iterations:
+                checkpoint.save(state, run, config=config)
 
 
 def learning_rate(iteration: int, section: OptimisationSection) -> float:
@@ -102,21 +113,31 @@ def _iterate(state: TrainingState, cases: Sequence[Case], *, config: TrainingCon
     done = state.iteration / section.iterations
     patch = next(one.size for one in reversed(section.patches) if one.start <= done)
     fire_seed = (config.seed << 32) | state.iteration
+    run_level = state.stepping.run_level
+    with state.stepping.torch_limited():
+        outputs = run_patches(
+            state.model, image, target, patch=patch, fire_seed=fire_seed, rng=rng, run_level=run_level
+        )
+        loss = total_loss(outputs, section)
+        if not math.isfinite(loss.item()):
+            raise DivergedError(f"the loss is {loss.item()} at iteration {state.iteration}")
+        _learn(state, loss, section)
+        return loss.item(), hard_dice(outputs[-1].logits.detach(), outputs[-1].target)
+
+
+def _learn(state: TrainingState, loss: Tensor, section: OptimisationSection) -> None:
+    """One step of the optimiser, and of the moving average after it."""
+    parameters: list[Tensor] = list(state.model.parameters())
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(state.iteration, section)
     state.optimiser.zero_grad(set_to_none=True)
-    outputs = run_patches(state.model, image, target, patch=patch, fire_seed=fire_seed, rng=rng)
-    loss = total_loss(outputs, section)
-    if not math.isfinite(loss.item()):
-        raise DivergedError(f"the loss is {loss.item()} at iteration {state.iteration}")
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), section.gradient_norm)
+    torch.nn.utils.clip_grad_norm_(parameters, section.gradient_norm, foreach=True)
     state.optimiser.step()
     decay = min(section.average, (1 + state.iteration) / (10 + state.iteration))  # follow closely at first
     with torch.no_grad():
-        for average, parameter in zip(state.average.parameters(), state.model.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
-    return loss.item(), hard_dice(outputs[-1].logits.detach(), outputs[-1].target)
+        averages: list[Tensor] = list(state.average.parameters())
+        torch._foreach_lerp_(averages, parameters, 1 - decay)
 
 
 def _batch(cases: Sequence[Case], *, config: TrainingConfig, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -127,16 +148,6 @@ def _batch(cases: Sequence[Case], *, config: TrainingConfig, rng: np.random.Gene
         image, target = crop(cases[chosen].image, cases[chosen].target, size=section.crop, rng=rng)
         crops += [augment(image, target, section=config.augmentation, rng=rng)] * section.duplicates
     return np.stack([image[None] for image, _ in crops]), np.stack([target for _, target in crops])
-
-
-def _append(path: Path, report: Report) -> None:
-    row = asdict(report)
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def _drop_rows_after(path: Path, iteration: int) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from nca.architecture import Shape
-from nca.model import FireMask, M3dNca, refine
+from nca.model import M3dNca, refine
 from nca.network import FloatArray
 from nca.pyramid import pyramid
-from nca.randomness import fire_mask, stream_key, voxel_index
+from nca.randomness import Firing
+from training.stepping import RunLevel, torch_level
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,14 @@ class LevelOutput:
 
 
 def run_patches(
-    model: M3dNca, image: FloatArray, target: FloatArray, *, patch: Shape, fire_seed: int, rng: np.random.Generator
+    model: M3dNca,
+    image: FloatArray,
+    target: FloatArray,
+    *,
+    patch: Shape,
+    fire_seed: int,
+    rng: np.random.Generator,
+    run_level: RunLevel = torch_level,
 ) -> list[LevelOutput]:
     """Run all levels on a batch of crops (seed, section 2.1): what every level says, coarsest first.
 
@@ -34,7 +42,8 @@ def run_patches(
     ``patch`` voxels (a multiple of the level's scale). Targets are averaged onto each level's grid.
     """
     images, targets = (_levels(model, whole) for whole in (image, target))
-    state = model.run_level(0, model.seed_state(images[0]), _fire(model, images[0].shape, fire_seed))
+    firing = Firing(fire_seed, range(len(image)), model.architecture.fire_rate)  # a sample is a member of its own
+    state = run_level(model, 0, model.seed_state(images[0]), firing)
     outputs = [LevelOutput(model.logits(state), targets[0])]
     corners = np.zeros((len(image), 3), dtype=int)  # of each sample's patch, on the current level's grid
     for index in range(1, len(images)):
@@ -46,25 +55,13 @@ def run_patches(
         corners = (corners + local) * scale
         patch_image = _cut(images[index], corners, size)
         state = refine(_cut(state, local, inner), patch_image, scale)
-        state = model.run_level(index, state, _fire(model, patch_image.shape, fire_seed))
+        state = run_level(model, index, state, firing)
         outputs.append(LevelOutput(model.logits(state), _cut(targets[index], corners, size)))
     return outputs
 
 
 def _levels(model: M3dNca, whole: FloatArray) -> list[Tensor]:
     return [torch.from_numpy(one) for one in pyramid(model.architecture, whole)]
-
-
-def _fire(model: M3dNca, shape: Sequence[int], seed: int) -> FireMask:
-    """Fire masks for a batch of ``shape`` (b, ., x, y, z): every sample is a member of its own."""
-    index = voxel_index((shape[2], shape[3], shape[4]))
-    rate = model.architecture.fire_rate
-
-    def fire(level: int, step: int) -> Tensor:
-        keys = (stream_key(seed=seed, member=b, level=level, step=step) for b in range(shape[0]))
-        return torch.from_numpy(np.stack([fire_mask(index, key, rate) for key in keys]))
-
-    return fire
 
 
 def _cut(batch: Tensor, corners: np.ndarray, size: Sequence[int]) -> Tensor:

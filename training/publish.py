@@ -11,6 +11,7 @@ from model_store.manifest import (
     Calibration,
     CodedConcept,
     InputContract,
+    LowPrecision,
     Manifest,
     Preprocessing,
     Segment,
@@ -34,6 +35,7 @@ def build_manifest(
     lines: Sequence[Line],
     metrics: dict[str, Any],
     minutes: float,
+    low_precision: LowPrecision | None,
 ) -> Manifest:
     """The manifest of a new version; ``parts`` are the training and the validation scans."""
     now = datetime.now(UTC).replace(microsecond=0)
@@ -65,6 +67,7 @@ def build_manifest(
         ),
         metrics=metrics,
         calibration=Calibration.from_lines(tuple(lines), min_dice=config.calibration.min_dice),
+        low_precision=low_precision,
         files={},
     )
 

@@ -7,62 +7,65 @@ what else is in the batch. Statistics pooled over the steps lose accuracy; kept 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nca.model import M3dNca, Statistics
-from nca.network import FloatArray
 from nca.pyramid import pyramid
-from nca.randomness import fire_mask, stream_key, voxel_index
+from nca.randomness import Firing
 from training.data import Case
+from training.stepping import RunLevel, torch_level
 
 
-class RunningMoments:
-    """Sums over cells of the hidden layer (n, h), per level and step, in double precision."""
+class PooledMoments:
+    """Mean and variance of the hidden layer over the cells of many runs, per level and step, in double precision."""
 
     def __init__(self, model: M3dNca) -> None:
-        hidden = model.architecture.hidden
-        self._counts = [torch.zeros(level.steps, 1, dtype=torch.float64) for level in model.architecture.levels]
-        self._sums = [torch.zeros(level.steps, hidden, dtype=torch.float64) for level in model.architecture.levels]
-        self._squares = [torch.zeros_like(one) for one in self._sums]
+        levels, h = model.architecture.levels, model.architecture.hidden
+        self._counts = [[0] * level.steps for level in levels]
+        self._means = [torch.zeros(level.steps, h, dtype=torch.float64) for level in levels]
+        self._squares = [torch.zeros_like(one) for one in self._means]  # summed squares of the deviations
 
-    def add(self, level: int, step: int, hidden: Tensor) -> None:
-        """Take in the hidden layer (n, h) of one step."""
-        hidden = hidden.double()
-        self._counts[level][step] += len(hidden)
-        self._sums[level][step] += hidden.sum(0)
-        self._squares[level][step] += hidden.square().sum(0)
+    def add(self, level: int, step: int, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Take in one step of one run: mean and population variance (h,) of ``count`` cells (Chan et al., 1979)."""
+        seen = self._counts[level][step]
+        if count == 0:
+            return
+        delta = mean.double() - self._means[level][step]
+        self._counts[level][step] = seen + count
+        self._means[level][step] += delta * (count / (seen + count))
+        self._squares[level][step] += variance.double() * count + delta.square() * (seen * count / (seen + count))
 
     def statistics(self) -> list[Statistics]:
         """Mean and variance (steps, h) of every level."""
-        means = [total / count for total, count in zip(self._sums, self._counts, strict=True)]
+        counts = [torch.tensor(one, dtype=torch.float64)[:, None] for one in self._counts]
         return [
-            (mean, (squares / count - mean.square()).clamp_min(0.0))
-            for mean, squares, count in zip(means, self._squares, self._counts, strict=True)
+            (mean, squares / count) for mean, squares, count in zip(self._means, self._squares, counts, strict=True)
         ]
 
 
 def collect(
-    model: M3dNca, cases: Sequence[Case], *, seed: int, on_case: Callable[[], None] = lambda: None
+    model: M3dNca,
+    cases: Sequence[Case],
+    *,
+    seed: int,
+    run_level: RunLevel = torch_level,
+    on_case: Callable[[], None] = lambda: None,
 ) -> list[Statistics]:
     """Run every whole scan once, every second one mirrored left to right, and return each level's statistics."""
-    moments = RunningMoments(model)
+    moments = PooledMoments(model)
     for position, case in enumerate(cases):
         array = np.flip(case.image, 0) if position % 2 else case.image
-        _run(model, np.ascontiguousarray(array)[None, None], moments, seed=seed, member=position)
+        images = pyramid(model.architecture, np.ascontiguousarray(array)[None, None])
+        firing = Firing(seed, (position,), model.architecture.fire_rate)
+
+        def steps(level: int, state: Tensor, firing: Firing = firing) -> Tensor:
+            return run_level(model, level, state, firing, partial(moments.add, level))
+
+        with torch.inference_mode():
+            model.run([torch.from_numpy(one) for one in images], steps)
         on_case()
     return moments.statistics()
-
-
-@torch.inference_mode()
-def _run(model: M3dNca, image: FloatArray, moments: RunningMoments, *, seed: int, member: int) -> None:
-    images = [torch.tensor(one) for one in pyramid(model.architecture, image)]
-    grids = model.architecture.shapes(image.shape[2:])
-
-    def fire(level: int, step: int) -> Tensor:
-        key = stream_key(seed=seed, member=member, level=level, step=step)
-        return torch.from_numpy(fire_mask(voxel_index(grids[level]), key, model.architecture.fire_rate))[None]
-
-    model.run(images, fire, on_hidden=moments.add)

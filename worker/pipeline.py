@@ -114,6 +114,7 @@ def segment_scan(
         CancelledError: the callback asked to stop.
     """
     manifest, clock = version.manifest, _Clock(on_stage)
+    engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
         volume = read_scan(paths, limits=limits, workdir=workdir)
     with clock.stage("prepare"):

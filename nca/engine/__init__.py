@@ -48,6 +48,10 @@ class Engine(Protocol):
 
     name: str
 
+    def exact(self) -> Engine:
+        """The engine to use where low precision is not proven: itself, unless it computes in low precision."""
+        ...
+
     def run(
         self,
         network: Network,
@@ -61,6 +65,10 @@ class Engine(Protocol):
         ...
 
 
+LOW_PRECISION = "native-bf16"
+"""The engine that is only used where a version's manifest proves that its masks agree with float32."""
+GPU = "torch-cuda"
+"""The torch engine on a GPU."""
 MEMORY_BUDGET = 512 * 1024 * 1024
 """Bytes that automaton states may take, unless a deployment says otherwise: a quarter of a Raspberry Pi 4 (2 GB)."""
 
@@ -75,47 +83,46 @@ class EngineStatus:
 
 
 def engines() -> tuple[EngineStatus, ...]:
-    """Every engine, fastest first."""
-    return _native_status(), _torch_status()
+    """Every engine there is; asking whether torch has a GPU may import torch."""
+    return tuple(status() for status in _STATUS.values())
 
 
 def choose_engine(name: str = "auto") -> EngineStatus:
-    """The engine that serves where ``name`` is asked for; ``auto`` takes the fastest that runs here.
+    """The engine that serves where ``name`` is asked for; ``auto`` takes the native one, or else torch.
 
     Raises:
         EngineUnavailableError: no engine of that name runs here.
     """
-    statuses = engines()
     if name == "auto":
-        return next(one for one in statuses if one.runs)
-    chosen = next((one for one in statuses if one.name == name), EngineStatus(name, False, "there is none"))
+        return next(status for status in (_STATUS[one]() for one in AUTOMATIC) if status.runs)
+    if name not in _STATUS:
+        raise EngineUnavailableError(f"there is no engine {name!r}; there are: auto, {', '.join(_STATUS)}")
+    chosen = _STATUS[name]()
     if not chosen.runs:
-        known = ", ".join(one.name for one in statuses if one.runs)
-        raise EngineUnavailableError(f"the engine {name!r} does not run here ({chosen.detail}); there is: {known}")
+        raise EngineUnavailableError(f"the engine {name!r} does not run here: {chosen.detail}")
     return chosen
 
 
 def get_engine(name: str = "auto", *, threads: int = 0, memory_budget: int = MEMORY_BUDGET) -> Engine:
     """The engine called ``name`` (see `choose_engine`).
 
-    ``threads`` 0 means all cores; ``memory_budget`` is in bytes (the torch engine knows none). Where ``auto`` has
-    to do without a faster engine, a warning says so, once.
+    ``threads`` 0 means all cores; ``memory_budget`` is in bytes (only the native engine knows one). Where ``auto``
+    has to do without the native engine, a warning says so, once.
 
     Raises:
         EngineUnavailableError: no engine of that name runs here.
     """
     chosen = choose_engine(name)
-    if chosen.name == "native":
+    if chosen.name in ("native", LOW_PRECISION):
         from nca.engine.native.engine import NativeEngine  # exists only where it was built
 
-        return NativeEngine(threads=threads, memory_budget=memory_budget)
+        low_precision = chosen.name == LOW_PRECISION
+        return NativeEngine(threads=threads, memory_budget=memory_budget, low_precision=low_precision)
     if name == "auto":
-        for one in engines():
-            if not one.runs:
-                _warn_once(f"the engine {one.name} does not run here ({one.detail}); {chosen.name} serves")
+        _warn_once(f"the engine native does not run here ({_native_status().detail}); {chosen.name} serves")
     from nca.engine.torch_engine import TorchEngine  # imported late: torch costs a second and 200 MB
 
-    return TorchEngine(threads=threads)
+    return TorchEngine(threads=threads, device="cuda" if chosen.name == GPU else "cpu")
 
 
 @cache
@@ -127,11 +134,41 @@ def _native_status() -> EngineStatus:
     try:
         from nca.engine.native import _core
     except ImportError as error:
-        return EngineStatus("native", False, f"not built, or not for this machine: {error}")
+        return EngineStatus("native", False, f"not built, or not for this machine ({error})")
     best, *others = _core.isas()
-    also = f" (also: {', '.join(others)})" if others else ""
-    return EngineStatus("native", True, f"fused steps in C++ for {best}{also}")
+    return EngineStatus("native", True, f"C++ for {best}" + (f"; also built: {', '.join(others)}" if others else ""))
+
+
+def _low_precision_status() -> EngineStatus:
+    native = _native_status()
+    if not native.runs:
+        return EngineStatus(LOW_PRECISION, False, native.detail)
+    from nca.engine.native import _core
+
+    if not _core.has_bf16():
+        return EngineStatus(LOW_PRECISION, False, "this processor has no bfloat16 instructions")
+    return EngineStatus(LOW_PRECISION, True, "bfloat16, for versions whose manifest proves that masks agree")
 
 
 def _torch_status() -> EngineStatus:
-    return EngineStatus("torch", True, f"the readable reference, torch {version('torch')}; many times slower")
+    return EngineStatus("torch", True, f"the readable reference, on the CPU; torch {version('torch')}")
+
+
+def _gpu_status() -> EngineStatus:
+    if version("torch").endswith("+cpu"):  # known without importing it
+        return EngineStatus(GPU, False, "this torch was built without CUDA")
+    import torch
+
+    if not torch.cuda.is_available():
+        return EngineStatus(GPU, False, "torch finds no GPU")
+    return EngineStatus(GPU, True, f"the reference on {torch.cuda.get_device_name()}")
+
+
+_STATUS: dict[str, Callable[[], EngineStatus]] = {
+    "native": _native_status,
+    LOW_PRECISION: _low_precision_status,
+    "torch": _torch_status,
+    GPU: _gpu_status,
+}
+AUTOMATIC = ("native", "torch")
+"""What ``auto`` chooses from, the faster first: both compute in float32 on the CPU."""

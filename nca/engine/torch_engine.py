@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from nca.engine import Progress, ProgressCallback
 from nca.model import M3dNca, Statistics
 from nca.network import FloatArray, Network
 from nca.pyramid import pyramid
-from nca.randomness import fire_mask, stream_key, voxel_index
+from nca.randomness import Firing
 
 
 class TorchEngine:
@@ -22,11 +23,14 @@ class TorchEngine:
     many members are asked for.
     """
 
-    name = "torch"
-
     def __init__(self, *, threads: int = 0, device: str = "cpu") -> None:
+        self.name = "torch" if device == "cpu" else f"torch-{device}"
         self._threads = threads
         self._device = torch.device(device)
+
+    def exact(self) -> TorchEngine:
+        """Itself: it computes in float32."""
+        return self
 
     def run(
         self,
@@ -42,22 +46,23 @@ class TorchEngine:
             torch.set_num_threads(self._threads)
         model, statistics = to_model(network)
         model.to(self._device)
+        statistics.to(self._device)
         grids = network.architecture.shapes(image.shape[1:])
-        indices = [voxel_index(grid) for grid in grids]
         images = [torch.tensor(one, device=self._device)[None] for one in pyramid(network.architecture, image)]
-        rate, total = network.architecture.fire_rate, network.architecture.total_steps
+        total = network.architecture.total_steps
         done = [sum(level.steps for level in network.architecture.levels[:i]) for i in range(len(grids))]
 
         for position, member in enumerate(members):
+            firing = Firing(seed, (member,), network.architecture.fire_rate)
 
-            def fire(level: int, step: int, position: int = position, member: int = member) -> Tensor:
+            def fire(level: int, step: int, position: int = position, firing: Firing = firing) -> Tensor:
                 if on_progress is not None:
                     on_progress(Progress(position, len(members), done[level] + step, total))
-                key = stream_key(seed=seed, member=member, level=level, step=step)
-                return torch.from_numpy(fire_mask(indices[level], key, rate))[None].to(self._device)
+                return torch.from_numpy(firing.mask(level, step, grids[level])).to(self._device)
 
+            run_level = partial(model.run_level, fire_mask=fire, statistics=statistics)
             with torch.inference_mode():
-                logits = model.run(images, fire, statistics=statistics)[0]
+                logits = model.run(images, run_level)[0]
                 probabilities: FloatArray = torch.sigmoid(logits).contiguous().cpu().numpy()
             yield probabilities
             if on_progress is not None:
@@ -70,6 +75,10 @@ class StoredStatistics:
     def __init__(self, network: Network) -> None:
         self._means = [_tensor(network, i, "norm.mean") for i in range(len(network.architecture.levels))]
         self._variances = [_tensor(network, i, "norm.variance") for i in range(len(network.architecture.levels))]
+
+    def to(self, device: torch.device) -> None:
+        """Move them to where the model is."""
+        self._means, self._variances = ([one.to(device) for one in part] for part in (self._means, self._variances))
 
     def __call__(self, level: int, step: int) -> Statistics:
         """Mean and variance (h,) of one step of one level."""

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Image
 
-from model_store.loaded import LoadedVersion, load_version
+from imaging.limits import Limits
+from imaging.nifti import read_nifti
+from model_store.loaded import LoadedVersion, load_version, prepare
 from model_store.registry import SHIPPED, Registry
+from nca.engine import get_engine
+from nca.ensemble import predict
 from nca.quality import dice
 
 SCANS = 6
@@ -74,3 +78,28 @@ class TestShippedVersion:
         record = outcome["records"]["whole_brain_t1post"]
         assert record["verdict"] == "flag"
         assert "extent_out_of_range" in {reason["code"] for reason in record["reasons"]}
+
+
+class TestEngines:
+    def test_native_and_torch_give_the_same_mask_on_every_validation_scan(
+        self, version: LoadedVersion, shared_data: Path
+    ) -> None:
+        """With two members of ten, for the time torch takes; the masks of fewer members are the rougher ones."""
+        images = shared_data / "hippocampus" / "images"
+        agreement = {}
+        for name in version.manifest.training.validation_scans:
+            scan = prepare(read_nifti(images / name, limits=Limits()), version.manifest.preprocessing)
+            first, second = (
+                predict(get_engine(engine), version.network, scan.image, seed=0, members=2)[0]
+                for engine in ("native", "torch")
+            )
+            agreement[name] = dice(first.mask, second.mask)
+            np.testing.assert_allclose(first.mean, second.mean, atol=1e-4)
+        assert len(agreement) >= 50
+        assert min(agreement.values()) >= 0.9999, agreement
+
+    def test_low_precision_is_measured_in_the_manifest(self, version: LoadedVersion) -> None:
+        found = version.manifest.low_precision
+        assert found is not None
+        assert found.scans == len(version.manifest.training.validation_scans)
+        assert version.manifest.proves("native-bf16") == (found.dice_mean >= 0.999 and found.verdicts_changed == 0)

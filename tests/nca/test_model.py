@@ -81,12 +81,12 @@ class TestNcaLevel:
         level = self.level()
         state = torch.randn(2, 3, 4, 4, 4)
         fired = torch.rand(2, 4, 4, 4) < 0.5
-        seen: list[Tensor] = []
-        by_batch = level(state, fired, on_hidden=seen.append)
-        assert seen[0].shape == (int(fired.sum()), 4)
-        hidden = seen[0].detach()
-        statistics = (hidden.mean(0), hidden.var(0, unbiased=False))
-        torch.testing.assert_close(level(state, fired, statistics=statistics), by_batch)
+        seen: list[tuple[int, Tensor, Tensor]] = []
+        by_batch = level(state, fired, on_statistics=lambda *one: seen.append(one))
+        count, mean, variance = seen[0]
+        assert count == int(fired.sum())
+        assert mean.shape == variance.shape == (4,)
+        torch.testing.assert_close(level(state, fired, statistics=(mean.float(), variance.float())), by_batch)
 
 
 class TestRefine:

@@ -9,6 +9,7 @@ import threading
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,46 @@ class TestBits:
         expected = list(TorchEngine().run(network, image, seed=4, members=(0, 1)))
         for mine, reference in zip(run(network, image, seed=4, members=(0, 1)), expected, strict=True):
             np.testing.assert_allclose(mine, reference, atol=architecture.total_steps * 1e-5)
+
+
+class TestLowPrecision:
+    @pytest.fixture
+    def network(self, core: ModuleType, make_network: MakeNetwork) -> Network:
+        if not core.has_bf16():
+            pytest.skip("this processor has no bfloat16 instructions")
+        return calm(make_network(Architecture((Level(7, 2, (2, 2, 2)), Level(3, 4)))))
+
+    def test_is_near_float32_and_not_the_same(self, network: Network) -> None:
+        low = list(get_engine("native-bf16").run(network, IMAGE, seed=0, members=MEMBERS))
+        assert not same(low, run(network))
+        np.testing.assert_allclose(low, run(network), atol=0.05)
+
+    def test_threads_change_no_bit(self, network: Network) -> None:
+        alone, shared = (
+            list(get_engine("native-bf16", threads=threads).run(network, IMAGE, seed=0, members=MEMBERS))
+            for threads in (1, 2)
+        )
+        assert same(alone, shared)
+
+    def test_any_number_of_channels_and_hidden_units_works(self, network: Network, make_network: MakeNetwork) -> None:
+        odd = calm(make_network(Architecture((Level(5, 3),), channels=18, hidden=70)))
+        low = list(get_engine("native-bf16").run(odd, IMAGE, seed=0, members=(0,)))
+        np.testing.assert_allclose(low, run(odd, members=(0,)), atol=0.05)
+
+    def test_its_exact_engine_is_the_float32_one(self, network: Network) -> None:
+        exact = get_engine("native-bf16").exact()
+        assert exact.name == "native"
+        assert exact.exact() is exact
+
+    def test_is_never_taken_unless_asked_for(self, network: Network) -> None:
+        assert choose_engine().name == "native"
+
+    def test_is_refused_where_the_instructions_are_missing(
+        self, core: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(core, "has_bf16", lambda: False)
+        with pytest.raises(EngineUnavailableError, match="no bfloat16 instructions"):
+            get_engine("native-bf16")
 
 
 class TestPlan:
@@ -232,7 +273,7 @@ class TestChoice:
     ) -> None:
         monkeypatch.setitem(sys.modules, "nca.engine.native._core", None)
         monkeypatch.delattr("nca.engine.native._core")
-        assert [(one.name, one.runs) for one in engines()] == [("native", False), ("torch", True)]
+        assert [one.name for one in engines() if one.runs] == ["torch"]
         with caplog.at_level("WARNING"):
             assert [get_engine().name for _ in range(2)] == ["torch", "torch"]
         assert [record.message for record in caplog.records if "torch serves" in record.message] == [

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nca.randomness import draws, fire_mask, mix, stream_key, voxel_index
+from nca.randomness import Firing, draws, fire_mask, mix, stream_key, voxel_index
 
 GRID = (20, 30, 25)
 PINNED = [2645268747, 3054406972, 1870578689, 4247243756]
@@ -64,3 +64,21 @@ class TestFireMask:
             for step in range(40)
         }
         assert len(keys) == 3 * 20 * 3 * 40
+
+
+class TestFiring:
+    FIRING = Firing(seed=(5 << 32) | 7, members=(0, 3, 19), rate=0.3)
+
+    def test_keys_are_those_of_each_step_and_member(self) -> None:
+        keys = self.FIRING.keys(2, 40)
+        assert keys.shape == (40, 3, 2)
+        for step in (0, 1, 39):
+            for at, member in enumerate(self.FIRING.members):
+                expected = stream_key(seed=self.FIRING.seed, member=member, level=2, step=step)
+                assert tuple(keys[step, at].tolist()) == expected
+
+    def test_every_sample_of_the_mask_is_its_members(self) -> None:
+        mask = self.FIRING.mask(1, 4, GRID)
+        key = stream_key(seed=self.FIRING.seed, member=19, level=1, step=4)
+        assert mask.shape == (3, *GRID)
+        np.testing.assert_array_equal(mask[2], fire_mask(voxel_index(GRID), key, 0.3))

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from nca.architecture import Architecture, Level
-from nca.engine import Progress
+from nca.engine import Progress, get_engine
 from nca.engine.torch_engine import TorchEngine, to_model, to_network
 from nca.ensemble import predict
-from nca.errors import CancelledError, ImageTooSmallError
+from nca.errors import CancelledError, EngineUnavailableError, ImageTooSmallError
 from nca.network import Network
 
 MakeNetwork = Callable[..., Network]
@@ -113,3 +113,19 @@ class TestWeights:
         assert back.weights.keys() == network.weights.keys()
         for name, array in network.weights.items():
             np.testing.assert_array_equal(back.weights[name], array)
+
+
+class TestGpu:
+    def test_gives_the_masks_of_the_cpu(self, make_network: MakeNetwork) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU here")
+        network = make_network()
+        on_gpu = list(get_engine("torch-cuda").run(network, IMAGE, seed=0, members=(0, 1)))
+        for mine, reference in zip(on_gpu, run(network, members=(0, 1)), strict=True):
+            assert ((mine > 0.5) == (reference > 0.5)).mean() > 0.999
+
+    def test_is_refused_where_there_is_none(self) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU here")
+        with pytest.raises(EngineUnavailableError, match=r"CUDA|GPU"):
+            get_engine("torch-cuda")

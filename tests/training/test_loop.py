@@ -1,4 +1,5 @@
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import torch
 from training import checkpoint
 from training.config import TrainingConfig
 from training.data import Case, load_cases, split
-from training.errors import CheckpointMismatchError
-from training.loop import METRICS_FILE, learning_rate, new_state, train
+from training.errors import CheckpointMismatchError, DivergedError
+from training.loop import METRICS_FILE, Report, learning_rate, new_state, train
 
 TinyConfig = Callable[..., TrainingConfig]
 
@@ -73,6 +74,31 @@ class TestTrain:
         config = tiny_config()
         with pytest.raises(CheckpointMismatchError):
             checkpoint.restore(new_state(config), tmp_path, config=config)
+
+    def test_both_engines_learn_alike(self, ball_folder: Path, tiny_config: TinyConfig, tmp_path: Path) -> None:
+        if os.environ.get("CI") != "true":  # there a missing native engine fails
+            pytest.importorskip("nca.engine.native._core", reason="the native engine is not built")
+        config = tiny_config(iterations=4)
+        losses = {}
+        for engine in ("torch", "native"):
+            (tmp_path / engine).mkdir()
+            reports: list[Report] = []
+            state = new_state(config, engine=engine)
+            train(
+                state, self.cases(ball_folder, config), config=config, run=tmp_path / engine, on_report=reports.append
+            )
+            losses[engine] = [report.loss for report in reports]
+        assert losses["native"] == pytest.approx(losses["torch"], rel=1e-4)
+
+    def test_a_loss_that_is_no_number_stops_the_run(
+        self, ball_folder: Path, tiny_config: TinyConfig, tmp_path: Path
+    ) -> None:
+        config = tiny_config()
+        state = new_state(config)
+        with torch.no_grad():
+            state.model.level(1).dense_out.weight.fill_(torch.nan)
+        with pytest.raises(DivergedError, match="iteration 0"):
+            train(state, self.cases(ball_folder, config), config=config, run=tmp_path)
 
 
 class TestLearningRate:

@@ -4,14 +4,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nca.architecture import Architecture, Level
 from nca.engine.torch_engine import TorchEngine, to_network
-from nca.model import NcaLevel
+from nca.model import M3dNca, NcaLevel
 from nca.pyramid import pyramid
-from nca.randomness import fire_mask, stream_key, voxel_index
+from nca.randomness import Firing
 from training.config import TrainingConfig
 from training.data import Case, load_cases
 from training.loop import new_state
-from training.statistics import collect
+from training.statistics import PooledMoments, collect
+from training.stepping import torch_level
 
 TinyConfig = Callable[..., TrainingConfig]
 
@@ -27,21 +29,33 @@ class TestCollect:
         for level in model.levels:
             assert isinstance(level, NcaLevel)
             torch.nn.init.normal_(level.dense_out.weight, std=0.1)
-        seen: dict[tuple[int, int], torch.Tensor] = {}
         statistics = collect(model, [case], seed=5)
         network = to_network(model, statistics)
         (local,) = TorchEngine().run(network, case.image[None], seed=5, members=(0,))
 
-        grids = config.network().shapes(case.image.shape)
+        seen: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        firing = Firing(5, (0,), 0.5)
 
-        def fire(level: int, step: int) -> torch.Tensor:
-            key = stream_key(seed=5, member=0, level=level, step=step)
-            return torch.from_numpy(fire_mask(voxel_index(grids[level]), key, 0.5))[None]
+        def by_its_batch(level: int, state: torch.Tensor) -> torch.Tensor:
+            return torch_level(model, level, state, firing, lambda step, _, *one: seen.update({(level, step): one}))
 
         with torch.inference_mode():
             images = [torch.tensor(one) for one in pyramid(model.architecture, case.image[None, None])]
-            by_batch = torch.sigmoid(model.run(images, fire, on_hidden=lambda i, s, h: seen.update({(i, s): h})))
+            by_batch = torch.sigmoid(model.run(images, by_its_batch))
         np.testing.assert_allclose(local, by_batch[0].numpy(), atol=1e-4)
-        mean, variance = statistics[1]
-        np.testing.assert_allclose(mean[2], seen[1, 2].mean(0), rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(variance[2], seen[1, 2].var(0, unbiased=False), rtol=1e-3, atol=1e-4)
+        for ours, expected in zip(statistics[1], seen[1, 2], strict=True):
+            torch.testing.assert_close(ours[2], expected)
+
+
+class TestPooledMoments:
+    def test_several_runs_count_as_one_population(self) -> None:
+        moments = PooledMoments(M3dNca(Architecture((Level(3, 2),), channels=3, hidden=4)))
+        cells = torch.randn(3, 50, 4, dtype=torch.float64) * 3 + 5
+        for step in range(2):
+            for part in (cells[0], cells[1], cells[2, :7], cells[2, 7:]):
+                moments.add(0, step, len(part), part.mean(0), part.var(0, unbiased=False))
+            moments.add(0, step, 0, torch.zeros(4), torch.zeros(4))  # a run in which no cell fired says nothing
+        ((mean, variance),) = moments.statistics()
+        whole = cells.reshape(-1, 4)
+        torch.testing.assert_close(mean, whole.mean(0).expand(2, 4))
+        torch.testing.assert_close(variance, whole.var(0, unbiased=False).expand(2, 4))

@@ -9,10 +9,10 @@ from PIL import Image
 
 from imaging.limits import Limits
 from model_store.loaded import LoadedVersion, load_version
-from model_store.manifest import InputContract, Manifest
+from model_store.manifest import InputContract, LowPrecision, Manifest
 from model_store.registry import Registry
 from nca.architecture import Architecture, Level
-from nca.engine import Engine, get_engine
+from nca.engine import Engine, engines, get_engine
 from nca.errors import CancelledError
 from worker.pipeline import STAGES, Options, Record, segment_scan
 
@@ -34,7 +34,14 @@ class Run:
         return load_version(Registry(store, shipped=None), "tiny")
 
     def __call__(
-        self, scan: Path, version: LoadedVersion | None = None, *, members: int = 10, min_dice: float = 0.8, **rest: Any
+        self,
+        scan: Path,
+        version: LoadedVersion | None = None,
+        *,
+        members: int = 10,
+        min_dice: float = 0.8,
+        engine: Engine = ENGINE,
+        **rest: Any,
     ) -> Record:
         self.out = self.folder / "out"
         self.out.mkdir(exist_ok=True)
@@ -43,7 +50,7 @@ class Run:
         return segment_scan(
             [scan],
             version or self.version(),
-            engine=ENGINE,
+            engine=engine,
             options=Options(min_dice=min_dice, members=members, seed=0),
             limits=Limits(),
             out=self.out,
@@ -191,3 +198,33 @@ class TestCancel:
         with pytest.raises(CancelledError):
             run(scan_file(), on_stage=cancel)
         assert list(run.out.iterdir()) == []
+
+
+class TestLowPrecision:
+    """An engine of low precision serves only versions whose manifest proves that nothing depends on it."""
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        if not any(one.runs and one.name == "native-bf16" for one in engines()):
+            pytest.skip("this processor has no bfloat16 instructions, or the native engine is not built")
+        return get_engine("native-bf16")
+
+    @pytest.mark.parametrize(
+        ("found", "used"),
+        [
+            ({}, "native-bf16"),
+            ({"dice_mean": 0.9989}, "native"),
+            ({"verdicts_changed": 1}, "native"),
+            ({"scans": 0}, "native"),
+            ({"engine": "another"}, "native"),
+            (None, "native"),
+        ],
+        ids=["proven", "masks differ", "a verdict changed", "no scans", "another engine", "never measured"],
+    )
+    def test_is_used_only_where_it_is_proven(
+        self, run: Run, scan_file: ScanFile, engine: Engine, found: dict[str, Any] | None, used: str
+    ) -> None:
+        proof = {"engine": "native-bf16", "scans": 9, "dice_mean": 0.999, "dice_min": 0.99, "verdicts_changed": 0}
+        low_precision = None if found is None else LowPrecision(**(proof | found))
+        record = run(scan_file(), run.version(low_precision=low_precision), engine=engine)
+        assert record.engine == used

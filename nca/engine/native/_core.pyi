@@ -24,7 +24,13 @@ class Level:
     """One level's packed weights (`nca.engine.native.packing`) for one instruction set ("": the best)."""
 
     def __init__(
-        self, isa: str, perceive: FloatArray, dense_in: FloatArray, bias: FloatArray, dense_out: FloatArray
+        self,
+        isa: str,
+        perceive: FloatArray,
+        dense_in: FloatArray,
+        bias: FloatArray,
+        dense_out: FloatArray,
+        low_precision: bool = False,
     ) -> None: ...
 
 class State:
@@ -50,5 +56,51 @@ def sweep(
 def plane_bytes(grid: Grid, channels: int, reach: int) -> int: ...
 def pending_bytes(grid: Grid, channels: int, reach: int, steps: int) -> int: ...
 def isas() -> list[str]: ...
+def has_bf16() -> bool: ...
 def fma_peak(threads: int, seconds: float) -> float: ...
 def memory_bandwidth(threads: int, seconds: float) -> float: ...
+
+Real = np.float32 | np.float64
+
+class Trainer:
+    """Threads and memory of training (`nca.engine.native.training`); outlives its tapes."""
+
+    def __init__(self, threads: int) -> None: ...
+
+class Tape32:
+    """What backward needs of a level's steps, in float32."""
+
+    def backward(
+        self,
+        gradient: NDArray[Real],
+        perceive: NDArray[np.float64],
+        perceive_bias: NDArray[np.float64],
+        dense_in: NDArray[np.float64],
+        bias: NDArray[np.float64],
+        scale: NDArray[np.float64],
+        shift: NDArray[np.float64],
+        dense_out: NDArray[np.float64],
+    ) -> None: ...
+
+class Tape64(Tape32):
+    """The same in float64."""
+
+def train_forward(
+    trainer: Trainer,
+    isa: str,
+    perceive: NDArray[Real],
+    perceive_bias: NDArray[Real],
+    dense_in: NDArray[Real],
+    bias: NDArray[Real],
+    scale: NDArray[Real],
+    shift: NDArray[Real],
+    dense_out: NDArray[Real],
+    state: NDArray[Real],
+    keys: NDArray[np.uint32],
+    threshold: int,
+    keep: bool,
+    out: NDArray[Real],
+    mean: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    count: NDArray[np.int64],
+) -> Tape32 | Tape64 | None: ...

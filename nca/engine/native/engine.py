@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from nca.engine import Progress, ProgressCallback
+from nca.engine import LOW_PRECISION, Progress, ProgressCallback
 from nca.engine.native import _core
 from nca.engine.native.packing import CHANNEL_QUANTUM, pack_level, padded
 from nca.engine.native.plan import Plan, make_plan
@@ -26,6 +26,8 @@ from nca.weights import validate
 
 IN_MEMORY = -1
 """In place of a file's descriptor."""
+BEST = ""
+"""In place of an instruction set's name."""
 ReportStep = Callable[[int], None]
 """Told how many of the member's steps are done; raising stops the member there."""
 
@@ -36,15 +38,18 @@ class NativeEngine:
     Args:
         threads: 0 means all cores.
         memory_budget: bytes for the states of all members that run at once; past it they are streamed from files.
-        isa: instruction set to use, one of `nca.engine.native._core.isas()`; the best one where empty.
+        low_precision: dense layers on bfloat16, summed in float32; needs a processor that has the instructions.
     """
 
-    name = "native"
-
-    def __init__(self, *, threads: int = 0, memory_budget: int, isa: str = "") -> None:
+    def __init__(self, *, threads: int = 0, memory_budget: int, low_precision: bool = False) -> None:
+        self.name = LOW_PRECISION if low_precision else "native"
         self._threads = threads or os.cpu_count() or 1
         self._memory_budget = memory_budget
-        self._isa = isa
+        self._low_precision = low_precision
+
+    def exact(self) -> NativeEngine:
+        """The same in float32."""
+        return NativeEngine(threads=self._threads, memory_budget=self._memory_budget) if self._low_precision else self
 
     def run(
         self,
@@ -73,7 +78,7 @@ class NativeEngine:
             memory_budget=self._memory_budget,
             folder=folder,
         )
-        job = _Job(network, image, plan, seed, self._isa)
+        job = _Job(network, image, plan, seed=seed, low_precision=self._low_precision)
         progress = _Progress(len(members), network.architecture.total_steps, on_progress)
         with ExitStack() as files:
             lanes = [_Lane(job, files) for _ in range(plan.lanes)]
@@ -86,17 +91,17 @@ class NativeEngine:
 class _Job:
     """What all members share."""
 
-    def __init__(self, network: Network, image: FloatArray, plan: Plan, seed: int, isa: str) -> None:
+    def __init__(self, network: Network, image: FloatArray, plan: Plan, *, seed: int, low_precision: bool) -> None:
         self.architecture = network.architecture
         self.plan = plan
         self.images = [np.ascontiguousarray(one) for one in pyramid(network.architecture, image)]
         self.threshold = fire_threshold(network.architecture.fire_rate)
         self.channels = padded(network.architecture.channels, CHANNEL_QUANTUM)
         self.seed = seed
-        self.levels = []
-        for index in range(len(network.architecture.levels)):
-            packed = pack_level(network, index)
-            self.levels.append(_core.Level(isa, packed.perceive, packed.dense_in, packed.bias, packed.dense_out))
+        packed = (pack_level(network, index) for index in range(len(network.architecture.levels)))
+        self.levels = [
+            _core.Level(BEST, one.perceive, one.dense_in, one.bias, one.dense_out, low_precision) for one in packed
+        ]
 
     def keys(self, member: int, level: int, steps: range) -> list[tuple[int, int]]:
         """The keys of these steps' fire masks."""

@@ -18,7 +18,7 @@ using Grid = std::array<int, 3>;  // voxels along x, y, z
 class Level {
    public:
     Level(const Kernels& kernels, int channels, int hidden, int kernel, int steps, const float* perceive,
-          const float* dense_in, const float* bias, const float* dense_out);
+          const float* dense_in, const float* bias, const float* dense_out, bool low_precision);
 
     StepWeights step(int index) const;
     const Kernels& kernels() const { return *kernels_; }
@@ -31,6 +31,7 @@ class Level {
     const Kernels* kernels_;
     int channels_, hidden_, kernel_, steps_;
     Buffer perceive_, dense_in_, bias_, dense_out_;
+    Buffer dense_in_pairs_, dense_out_pairs_;  // empty unless low precision is asked for
 };
 
 // The cells of one level. A plane (one x) is rows of cells, channels last, with a border of `reach` cells along

@@ -16,6 +16,9 @@ extern const nca::Kernels kernels;
 namespace x86_64_v4 {
 extern const nca::Kernels kernels;
 }
+namespace x86_64_v4_bf16 {
+extern const nca::Kernels kernels;
+}
 #else
 namespace baseline {
 extern const nca::Kernels kernels;
@@ -31,8 +34,10 @@ std::vector<const Kernels*> detect() {
     __builtin_cpu_init();
     std::vector<const Kernels*> found;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        if (__builtin_cpu_supports("avx512bf16")) found.push_back(&x86_64_v4_bf16::kernels);
         found.push_back(&x86_64_v4::kernels);
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
         found.push_back(&x86_64_v3::kernels);
     if (__builtin_cpu_supports("sse4.2")) found.push_back(&x86_64_v2::kernels);

@@ -21,8 +21,8 @@ struct StepWeights {
     const float* dense_in;   // (2c, h), normalisation folded in
     const float* bias;       // (h)
     const float* dense_out;  // (h, c), zero for the image channels
-    const std::uint16_t* dense_in_bf16;   // (c, h, 2) pairs of inputs, or null: compute in float32
-    const std::uint16_t* dense_out_bf16;  // (h / 2, c, 2) pairs of hidden units, or null
+    const std::uint16_t* dense_in_pairs;   // bfloat16 (c, h, 2): pairs of inputs; null unless low precision is asked for
+    const std::uint16_t* dense_out_pairs;  // bfloat16 (h / 2, c, 2): pairs of hidden units; likewise
 };
 
 // Rows [first_row, last_row) of one plane of the grid.
@@ -43,13 +43,18 @@ struct Pending {
     float* values;         // (count, c)
 };
 
+template <class T>
+struct TrainKernels;  // train_kernels.hpp
+
 struct Kernels {
     const char* name;
-    bool bf16;
+    bool bf16;  // computes with pairs where the weights have them
     std::size_t (*scratch_bytes)(int channels, int hidden);
     void (*compute)(const StepWeights&, const PlaneTask&, Pending&, void* scratch);
     void (*commit)(const Pending&, float* plane, int channels);
     double (*multiply_adds)(long iterations);  // does them, returns how many: the machine's peak
+    const TrainKernels<float>& (*train_float)(int channels, int hidden, int kernel);
+    const TrainKernels<double>& (*train_double)(int channels, int hidden, int kernel);
 };
 
 }  // namespace nca

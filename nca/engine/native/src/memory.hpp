@@ -35,6 +35,7 @@ class Buffer {
         bytes_ = bytes;
     }
 
+    // Null where nothing was reserved.
     template <class T>
     T* as(std::size_t byte_offset = 0) const {
         return reinterpret_cast<T*>(static_cast<char*>(data_) + byte_offset);

@@ -12,6 +12,8 @@
 #include "dispatch.hpp"
 
 namespace nb = nanobind;
+
+void bind_training(nb::module_& m);  // train_module.cpp
 using namespace nb::literals;
 
 namespace {
@@ -31,7 +33,8 @@ bool covers(const Array& image, const nca::Grid& grid) {
            image.shape(3) == static_cast<std::size_t>(grid[2]);
 }
 
-nca::Level* make_level(const std::string& isa, In<4> perceive, In<3> dense_in, In<2> bias, In<2> dense_out) {
+nca::Level* make_level(const std::string& isa, In<4> perceive, In<3> dense_in, In<2> bias, In<2> dense_out,
+                       bool low_precision) {
     const auto kernel = perceive.shape(0), channels = perceive.shape(3), steps = dense_in.shape(0),
                hidden = dense_in.shape(2);
     require(kernel % 2 == 1 && kernel >= 3 && perceive.shape(1) == kernel && perceive.shape(2) == kernel,
@@ -41,9 +44,11 @@ nca::Level* make_level(const std::string& isa, In<4> perceive, In<3> dense_in, I
     require(steps > 0 && dense_in.shape(1) == 2 * channels && bias.shape(0) == steps && bias.shape(1) == hidden &&
                 dense_out.shape(0) == hidden && dense_out.shape(1) == channels,
             "the weights' shapes contradict each other");
-    return new nca::Level(nca::kernels_of(isa), static_cast<int>(channels), static_cast<int>(hidden),
+    const nca::Kernels& kernels = nca::kernels_of(isa);
+    require(kernels.bf16 || !low_precision, "these kernels know no low precision");
+    return new nca::Level(kernels, static_cast<int>(channels), static_cast<int>(hidden),
                           static_cast<int>(kernel), static_cast<int>(steps), perceive.data(), dense_in.data(),
-                          bias.data(), dense_out.data());
+                          bias.data(), dense_out.data(), low_precision);
 }
 
 nca::State* make_state(nca::Grid grid, int channels, int reach, int file) {
@@ -124,7 +129,8 @@ NB_MODULE(_core, m) {
     nb::class_<nca::Team>(m, "Team").def(nb::init<int>(), "threads"_a).def_prop_ro("size", &nca::Team::size);
     nb::class_<nca::Workspace>(m, "Workspace").def(nb::init<>());
     nb::class_<nca::Level>(m, "Level")
-        .def(nb::new_(&make_level), "isa"_a, "perceive"_a.noconvert(), "dense_in"_a.noconvert(), "bias"_a.noconvert(), "dense_out"_a.noconvert());
+        .def(nb::new_(&make_level), "isa"_a, "perceive"_a.noconvert(), "dense_in"_a.noconvert(), "bias"_a.noconvert(),
+             "dense_out"_a.noconvert(), "low_precision"_a = false);
     nb::class_<nca::State>(m, "State")
         .def(nb::new_(&make_state), "grid"_a, "channels"_a, "reach"_a, "file"_a = -1)
         .def("seed", &seed, "team"_a, "image"_a.noconvert())
@@ -142,7 +148,9 @@ NB_MODULE(_core, m) {
         for (const auto* one : nca::available()) names.emplace_back(one->name);
         return names;
     });
+    m.def("has_bf16", [] { return nca::available().front()->bf16; });
     m.def("fma_peak", &nca::peak_multiply_adds, "threads"_a, "seconds"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("memory_bandwidth", &nca::memory_bandwidth, "threads"_a, "seconds"_a,
           nb::call_guard<nb::gil_scoped_release>());
+    bind_training(m);
 }

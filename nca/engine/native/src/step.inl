@@ -21,6 +21,8 @@ struct Block {
     const float* cell[nca::kBlock];
     float* input;   // (kBlock, 2c): own state, then what is perceived
     float* hidden;  // (kOut, h)
+    std::uint32_t* input_pairs;   // (kBlock, c) pairs of bfloat16, where low precision is asked for
+    std::uint32_t* hidden_pairs;  // (kOut, h / 2)
 };
 
 // Adds what rows [low, high) of the taps see, for kPerceive cells and one vector of channels.
@@ -106,6 +108,21 @@ NCA_INLINE void dense_out(const nca::StepWeights& weights, Block& block, int fir
     }
 }
 
+// Both dense layers of a block, in float32.
+struct Single {
+    template <int C, int H>
+    static NCA_INLINE void dense(const nca::StepWeights& weights, Block& block, int count, float* values) {
+        for (int p = 0; p < count; p += kOut) {
+            for (int q = p; q < p + kOut; q += kDense) dense_in<C, H>(weights, block, q);
+            dense_out<C, H>(weights, block, p, count, values);
+        }
+    }
+};
+
+#if NCA_BF16
+#include "pairs.inl"
+#endif
+
 // The cells that fire in the task's rows: their places, in floats from cell (x, 0, 0).
 int fired(const nca::PlaneTask& task, int channels, std::uint32_t* cells) {
     constexpr int kDraws = 64;
@@ -128,7 +145,7 @@ int fired(const nca::PlaneTask& task, int channels, std::uint32_t* cells) {
     return count;
 }
 
-template <int C, int H, int K>
+template <int C, int H, int K, class Precision>
 void compute_cells(const nca::StepWeights& weights, const nca::PlaneTask& task, nca::Pending& pending, Block& block) {
     const int c = known<C>(weights.channels);
     for (int first = 0; first < pending.count; first += nca::kBlock) {
@@ -136,27 +153,35 @@ void compute_cells(const nca::StepWeights& weights, const nca::PlaneTask& task, 
         for (int p = 0; p < nca::kBlock; ++p)  // a short block is filled up with its first cell
             block.cell[p] = task.plane + pending.cells[first + (p < count ? p : 0)];
         perceive<C, K>(weights, task, block, count);
-        for (int p = 0; p < count; p += kOut) {
-            for (int q = p; q < p + kOut; q += kDense) dense_in<C, H>(weights, block, q);
-            dense_out<C, H>(weights, block, p, count, pending.values + static_cast<std::size_t>(first) * c);
-        }
+        Precision::template dense<C, H>(weights, block, count, pending.values + static_cast<std::size_t>(first) * c);
     }
 }
 
 std::size_t scratch_bytes(int channels, int hidden) {
-    return sizeof(float) * (nca::kBlock * 2 * channels + kOut * hidden);
+    return sizeof(float) * (nca::kBlock * 3 * channels + kOut * hidden * 3 / 2);
+}
+
+template <class Precision>
+void compute_any(const nca::StepWeights& weights, const nca::PlaneTask& task, nca::Pending& pending, Block& block) {
+    const bool usual = weights.channels == 16 && weights.hidden == 64;
+    if (usual && weights.kernel == 3) return compute_cells<16, 64, 3, Precision>(weights, task, pending, block);
+    if (usual && weights.kernel == 5) return compute_cells<16, 64, 5, Precision>(weights, task, pending, block);
+    if (usual && weights.kernel == 7) return compute_cells<16, 64, 7, Precision>(weights, task, pending, block);
+    compute_cells<0, 0, 0, Precision>(weights, task, pending, block);
 }
 
 void compute(const nca::StepWeights& weights, const nca::PlaneTask& task, nca::Pending& pending, void* scratch) {
+    const int c = weights.channels, h = weights.hidden;
     Block block;
     block.input = static_cast<float*>(scratch);
-    block.hidden = block.input + nca::kBlock * 2 * weights.channels;
-    pending.count = fired(task, weights.channels, pending.cells);
-    const bool usual = weights.channels == 16 && weights.hidden == 64;
-    if (usual && weights.kernel == 3) return compute_cells<16, 64, 3>(weights, task, pending, block);
-    if (usual && weights.kernel == 5) return compute_cells<16, 64, 5>(weights, task, pending, block);
-    if (usual && weights.kernel == 7) return compute_cells<16, 64, 7>(weights, task, pending, block);
-    compute_cells<0, 0, 0>(weights, task, pending, block);
+    block.hidden = block.input + nca::kBlock * 2 * c;
+    block.input_pairs = reinterpret_cast<std::uint32_t*>(block.hidden + kOut * h);
+    block.hidden_pairs = block.input_pairs + nca::kBlock * c;
+    pending.count = fired(task, c, pending.cells);
+#if NCA_BF16
+    if (weights.dense_in_pairs != nullptr) return compute_any<Paired>(weights, task, pending, block);
+#endif
+    compute_any<Single>(weights, task, pending, block);
 }
 
 void commit(const nca::Pending& pending, float* plane, int channels) {

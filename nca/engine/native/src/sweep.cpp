@@ -13,6 +13,23 @@ Buffer copied(const float* source, std::size_t count) {
     return buffer;
 }
 
+// bfloat16: the upper half of a float32, rounded to nearest even.
+std::uint16_t rounded_half(float value) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+// (rows, columns) -> (rows / 2, columns, 2): two rows side by side. The matrices' rows are even in number.
+Buffer paired(const float* source, std::size_t rows, std::size_t columns) {
+    Buffer buffer(rows * columns * sizeof(std::uint16_t));
+    auto* out = buffer.as<std::uint16_t>();
+    for (std::size_t row = 0; row < rows; ++row)
+        for (std::size_t column = 0; column < columns; ++column)
+            out[(row / 2 * columns + column) * 2 + row % 2] = rounded_half(source[row * columns + column]);
+    return buffer;
+}
+
 int mirrored(int x, int n) { return x < 0 ? -x : x >= n ? 2 * (n - 1) - x : x; }
 
 std::size_t rounded(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -138,17 +155,21 @@ class Pass {
 }  // namespace
 
 Level::Level(const Kernels& kernels, int channels, int hidden, int kernel, int steps, const float* perceive,
-             const float* dense_in, const float* bias, const float* dense_out)
+             const float* dense_in, const float* bias, const float* dense_out, bool low_precision)
     : kernels_(&kernels), channels_(channels), hidden_(hidden), kernel_(kernel), steps_(steps),
       perceive_(copied(perceive, static_cast<std::size_t>(kernel) * kernel * kernel * channels)),
       dense_in_(copied(dense_in, static_cast<std::size_t>(steps) * 2 * channels * hidden)),
       bias_(copied(bias, static_cast<std::size_t>(steps) * hidden)),
-      dense_out_(copied(dense_out, static_cast<std::size_t>(hidden) * channels)) {}
+      dense_out_(copied(dense_out, static_cast<std::size_t>(hidden) * channels)),
+      dense_in_pairs_(low_precision ? paired(dense_in, static_cast<std::size_t>(steps) * 2 * channels, hidden) : Buffer()),
+      dense_out_pairs_(low_precision ? paired(dense_out, hidden, channels) : Buffer()) {}
 
 StepWeights Level::step(int index) const {
-    return {channels_, hidden_, kernel_, perceive_.as<float>(),
-            dense_in_.as<float>() + static_cast<std::size_t>(index) * 2 * channels_ * hidden_,
-            bias_.as<float>() + static_cast<std::size_t>(index) * hidden_, dense_out_.as<float>(), nullptr, nullptr};
+    const std::size_t matrix = static_cast<std::size_t>(index) * 2 * channels_ * hidden_;
+    const auto* pairs = dense_in_pairs_.as<std::uint16_t>();
+    return {channels_, hidden_, kernel_, perceive_.as<float>(), dense_in_.as<float>() + matrix,
+            bias_.as<float>() + static_cast<std::size_t>(index) * hidden_, dense_out_.as<float>(),
+            pairs == nullptr ? nullptr : pairs + matrix, dense_out_pairs_.as<std::uint16_t>()};
 }
 
 std::size_t pending_bytes(const Grid& grid, int channels, int reach, int steps) {
