@@ -1,4 +1,5 @@
 # demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
+# sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,11 @@ SOURCES := pyproject.toml constraints.txt $(wildcard nca/engine/native/CMakeList
 RUN_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: demo serve test check bench train clean
+# Where there is a compiler, what it refuses is an error for developers, and no reason to do without the native engine.
+COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
+NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
+
+.PHONY: demo serve test check bench train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -27,7 +32,7 @@ $(RUN_STAMP): $(SOURCES) | $(BIN)/python
 
 $(DEV_STAMP): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(if $(COMPILER),NCAGATE_REQUIRE_NATIVE=1) $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@ $(RUN_STAMP)
 
 demo: $(RUN_STAMP)
@@ -51,5 +56,20 @@ bench: $(DEV_STAMP)
 train: $(DEV_STAMP)
 	$(BIN)/ncagate train --data $(DATA) --config $(CONFIG) --store $(STORE)
 
+# pip fetches what the build needs (the dev extra has none of it); only the objects are kept between runs.
+sanitize: sanitize-address sanitize-thread
+sanitize-address: SANITIZERS := address,undefined
+sanitize-thread: SANITIZERS := thread
+sanitize-address sanitize-thread: sanitize-%: $(DEV_STAMP)
+	rm -f build/sanitize/$*/*.whl
+	NCAGATE_REQUIRE_NATIVE=1 CXX=g++ $(BIN)/python -m pip wheel --quiet --no-deps -w build/sanitize/$* \
+		-C cmake.define.NCAGATE_SANITIZE=$(SANITIZERS) -C cmake.build-type=RelWithDebInfo -C install.strip=false \
+		-C build-dir=build/sanitize/$*/objects .
+	$(BIN)/python tests/native/run_sanitized.py build/sanitize/$*/*.whl $* -q -k 'not TestMemory' $(NATIVE_TESTS)
+
+# On Debian: apt-get install cmake g++ g++-aarch64-linux-gnu qemu-user
+cross:
+	tests/native/cross
+
 clean:
-	rm -rf $(VENV) demo-out bench-out runs
+	rm -rf $(VENV) build demo-out bench-out runs

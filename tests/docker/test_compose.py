@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -47,6 +48,14 @@ class TestDockerfile:
         text = (ROOT / "docker" / "Dockerfile").read_text()
         packages = ["imaging", "nca", "training", "model_store", "jobs", "service", "worker", "ncagate"]
         assert [one for one in packages if f"COPY {one} {one}\n" not in text] == []
+
+    def test_the_wheel_is_built_once_with_the_native_engine_and_the_compiler_stays_behind(self) -> None:
+        stages = (ROOT / "docker" / "Dockerfile").read_text().split("\nFROM ")[1:]
+        assert [stage.splitlines()[0].split()[-1] for stage in stages if "g++" in stage] == ["build"]
+        assert [one for stage in stages for one in re.findall(r"RUN (.*pip wheel.*)", stage)] == [
+            "NCAGATE_REQUIRE_NATIVE=1 pip wheel --no-deps -w /wheels ."
+        ]
+        assert re.match(r"python:\S+ AS runtime\n", stages[1])
 
     def test_nothing_runs_as_root(self) -> None:
         text = (ROOT / "docker" / "Dockerfile").read_text()

@@ -275,6 +275,12 @@ void through_in(const nca::TrainWeights<T>& weights, const nca::TrainPlane<T>& p
 
 #include "train_taps.inl"
 
+template <class T, int C, int K>
+constexpr decltype(nca::TrainKernels<T>::gather) gather_of() {
+    if constexpr (K == kSparse) return gather<T, C, K>;
+    return nullptr;
+}
+
 template <class T, int C, int H, int K>
 constexpr nca::TrainKernels<T> train_kernels() {
     return {fired,
@@ -287,7 +293,7 @@ constexpr nca::TrainKernels<T> train_kernels() {
             mirror_plane<T, C>,
             fold_plane<T, C>,
             scatter<T, C, K>,
-            K == kSparse ? gather<T, C, K> : nullptr};
+            gather_of<T, C, K>()};
 }
 
 constexpr nca::TrainKernels<float> train_usual[] = {
