@@ -51,6 +51,8 @@ check: $(DEV_STAMP)
 	$(BIN)/lint-imports
 
 bench: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.service
 
 train: $(DEV_STAMP)
