@@ -54,15 +54,15 @@ def main(arguments: Sequence[str]) -> int:
     plan = replace(plan, steps=steps, members=min(plan.members, MEMBERS))
     engine = make_engine(chosen.engine, threads=chosen.threads)
     network, image = prefix(case.network(), plan.steps), noise(plan.grid)
-    start = _status_mb("VmRSS")
+    start = status_mb("VmRSS")
     for _ in engine.run(network, image, seed=0, members=range(plan.members)):
         pass
     share = prod(plan.grid) / prod(case.grid)
-    print(json.dumps({"start_mb": start, "peak_mb": _status_mb("VmHWM"), "share_of_voxels": share}))
+    print(json.dumps({"start_mb": start, "peak_mb": status_mb("VmHWM"), "share_of_voxels": share}))
     return 0
 
 
-def _status_mb(field: str) -> float:
+def status_mb(field: str) -> float:
     """A size from Linux' /proc/self/status.
 
     Not `getrusage`: its ru_maxrss begins with what the parent held when it started the child.

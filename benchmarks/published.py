@@ -129,17 +129,19 @@ def published_level(
 ) -> Tensor:
     """All steps of a level of the project's model in the published arithmetic; a `training.stepping.RunLevel`."""
     level, (x, y, z) = model.level(index), state.shape[2:]
-    reach = (level.perceive_weight.shape[-1] - 1) // 2
+    published = PublishedLevel(model.architecture, model.architecture.levels[index])
+    learned = {
+        "perceive.weight": level.perceive_weight[:, None],
+        "perceive.bias": level.perceive_bias,
+        "dense_in.weight": level.dense_in.weight,
+        "dense_in.bias": level.dense_in.bias,
+        "norm.weight": level.norm_scale,
+        "norm.bias": level.norm_shift,
+        "dense_out.weight": level.dense_out.weight,
+    }
     for step in range(model.architecture.levels[index].steps):
-        fired = torch.from_numpy(firing.mask(index, step, (x, y, z)))[:, None]
-        padded = functional.pad(state, (reach,) * 6, mode="reflect")
-        perceived = functional.conv3d(padded, level.perceive_weight[:, None], level.perceive_bias, groups=len(state[0]))
-        hidden = level.dense_in(torch.cat([state, perceived], dim=1).movedim(1, -1)).movedim(-1, 1)
-        hidden = functional.batch_norm(
-            hidden, None, None, level.norm_scale, level.norm_shift, training=True, eps=NORM_EPSILON
-        )
-        update = level.dense_out(functional.relu(hidden).movedim(1, -1)).movedim(-1, 1) * fired
-        state = torch.cat([state[:, : level.inputs], (state + update)[:, level.inputs :]], dim=1)
+        fired = torch.from_numpy(firing.mask(index, step, (x, y, z)))
+        state = torch.func.functional_call(published, learned, (state, fired))
     return state
 
 

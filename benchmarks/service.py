@@ -56,21 +56,29 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+MEASURED = """
+import atexit, sys
+from benchmarks.memory import status_mb
+atexit.register(lambda: print(status_mb("VmHWM"), file=sys.stderr))
+from ncagate.cli import main
+main()
+"""
+"""`ncagate` as its console script runs it, which says its peak resident memory (MB) when it ends."""
+
+
 def measure_command(scan: Path) -> dict[str, float]:
     """Seconds, CPU seconds and peak resident memory (MB) of one `ncagate segment` process, start to exit."""
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "ncagate.cli", "segment", str(scan), "--model", MODEL, "--out", out]
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(f"ncagate segment ended with {process.returncode}")
+        command = [sys.executable, "-c", MEASURED, "segment", str(scan), "--model", MODEL, "--out", out]
+        start, before = time.perf_counter(), os.times()
+        answer = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+        seconds, after = time.perf_counter() - start, os.times()
+    if answer.returncode != 0:
+        raise SystemExit(f"ncagate segment ended with {answer.returncode}: {answer.stderr}")
     return {
         "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_rss_mb": usage.ru_maxrss / 1024,
+        "cpu_seconds": sum(after[2:4]) - sum(before[2:4]),
+        "peak_rss_mb": float(answer.stderr.splitlines()[-1]),
     }
 
 
