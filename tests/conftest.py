@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,19 @@ def shared_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def core() -> ModuleType:
+    """The extension module; without it the test is skipped, and fails where CI=true."""
+    try:
+        from nca.engine.native import _core
+    except ImportError as error:
+        reason = f"the native engine is not built: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return _core
 
 
 @pytest.fixture(scope="session")

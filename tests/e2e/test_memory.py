@@ -13,7 +13,6 @@ import pytest
 from imaging.nifti import write_nifti
 from model_store.manifest import Manifest
 from nca.architecture import Architecture, Level
-from nca.engine import choose_engine
 
 SEGMENT = """
 import atexit, pathlib, sys
@@ -27,13 +26,12 @@ main()
 """Not `getrusage`: its ru_maxrss begins with what the parent held when it started the child."""
 
 
+@pytest.mark.usefixtures("core")
 class TestProstateSize:
     def test_ten_members_on_320x320x24_peak_under_700_mb(
         self, tmp_path: Path, publish_tiny: Callable[..., Manifest]
     ) -> None:
         """Memory does not grow with steps, so there are few."""
-        if choose_engine().name != "native":
-            pytest.skip("the native engine is not built, and the torch engine knows no budget")
         publish_tiny(tmp_path / "store", architecture=Architecture((Level(7, 2, (4, 4, 4)), Level(3, 3))))
         voxels = np.random.default_rng(0).normal(size=(320, 320, 24)).astype(np.float32)
         write_nifti(tmp_path / "scan.nii.gz", voxels, np.eye(4))

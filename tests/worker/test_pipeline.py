@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from model_store.loaded import LoadedVersion, load_version
 from model_store.manifest import InputContract, LowPrecision, Manifest
 from model_store.registry import Registry
 from nca.architecture import Architecture, Level
-from nca.engine import Engine, engines, get_engine
+from nca.engine import Engine, get_engine
 from nca.errors import CancelledError
 from worker.pipeline import STAGES, Options, Record, segment_scan
 
@@ -204,9 +205,9 @@ class TestLowPrecision:
     """An engine of low precision serves only versions whose manifest proves that nothing depends on it."""
 
     @pytest.fixture
-    def engine(self) -> Engine:
-        if not any(one.runs and one.name == "native-bf16" for one in engines()):
-            pytest.skip("this processor has no bfloat16 instructions, or the native engine is not built")
+    def engine(self, core: ModuleType) -> Engine:
+        if not core.has_bf16():
+            pytest.skip("this processor has no bfloat16 instructions")
         return get_engine("native-bf16")
 
     @pytest.mark.parametrize(
