@@ -25,7 +25,7 @@ from nca.architecture import Architecture, Level
 TERMINAL = ("succeeded", "failed", "cancelled")
 READY_S = 60.0
 JOB_S = 60.0
-SLOW = Architecture((Level(3, 40, (2, 2, 2)), Level(3, 40)), channels=8, hidden=16)
+SLOW = Architecture((Level(3, 500, (2, 2, 2)), Level(3, 500)), channels=8, hidden=16)
 """Takes about a second for a member on the scans here."""
 ENVIRONMENT = {
     "NCAGATE_THREADS": "1",
