@@ -32,6 +32,10 @@ class TorchEngine:
         """Itself: it computes in float32."""
         return self
 
+    def load(self, network: Network) -> tuple[M3dNca, StoredStatistics]:
+        """The model that `run` runs, and its statistics."""
+        return to_model(network)
+
     def run(
         self,
         network: Network,
@@ -44,7 +48,7 @@ class TorchEngine:
         """Yield each member's probabilities, as `nca.engine.Engine` says."""
         if self._threads:
             torch.set_num_threads(self._threads)
-        model, statistics = to_model(network)
+        model, statistics = self.load(network)
         model.to(self._device)
         statistics.to(self._device)
         grids = network.architecture.shapes(image.shape[1:])

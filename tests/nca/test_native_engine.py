@@ -1,6 +1,8 @@
 """The native engine behind the interface of all engines."""
 
 import gc
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -173,6 +175,20 @@ class TestPlan:
         monkeypatch.setattr("nca.engine.native.plan.shutil.disk_usage", lambda folder: usage(10, 10, 5))
         with pytest.raises(ImageTooLargeError, match=r"need \d{8} bytes for states"):
             run(make_network(), LARGE, budget=STREAMED)
+
+    def test_a_disk_that_filled_up_after_the_plan_is_an_error_and_not_the_end_of_the_process(
+        self, make_network: MakeNetwork
+    ) -> None:
+        """A limit on the size of files stands for the full disk; states are reserved whole before any is written."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, hard))
+        try:
+            with pytest.raises(ImageTooLargeError, match=r"no room for \d{8} bytes"):
+                run(make_network(), LARGE, members=(0,), budget=STREAMED)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, ignored)
 
 
 class TestProgress:

@@ -17,15 +17,14 @@ import numpy as np
 from nca.engine import LOW_PRECISION, Progress, ProgressCallback
 from nca.engine.native import _core
 from nca.engine.native.packing import CHANNEL_QUANTUM, pack_level, padded
-from nca.engine.native.plan import Plan, make_plan
+from nca.engine.native.plan import LevelPlan, Plan, make_plan
 from nca.ensemble import check_image
+from nca.errors import ImageTooLargeError
 from nca.network import FloatArray, Network
 from nca.pyramid import pyramid
 from nca.randomness import fire_threshold, stream_key
 from nca.weights import validate
 
-IN_MEMORY = -1
-"""In place of a file's descriptor."""
 BEST = ""
 """In place of an instruction set's name."""
 ReportStep = Callable[[int], None]
@@ -115,10 +114,17 @@ class _Lane:
         self._job = job
         self._team = _core.Team(job.plan.threads)
         self._workspace = _core.Workspace()
-        self._states = []
-        for level in job.plan.levels:
-            file = _open_states(files) if job.plan.streamed else IN_MEMORY
-            self._states.append(_core.State(level.grid, job.channels, level.reach, file))
+        self._states = [self._state(level, files) for level in job.plan.levels]
+
+    def _state(self, level: LevelPlan, files: ExitStack) -> _core.State:
+        """A level's states, in memory or in a file of their own."""
+        channels = self._job.channels
+        if not self._job.plan.streamed:
+            return _core.State(level.grid, channels, level.reach)
+        try:
+            return _core.State(level.grid, channels, level.reach, _open_states(files))
+        except OSError as error:  # somebody else took the room since the plan was made
+            raise ImageTooLargeError(f"no room for {level.states} bytes of states: {error.strerror}") from error
 
     def run(self, member: int, report: ReportStep) -> FloatArray:
         """One member's probabilities (segments, x, y, z)."""

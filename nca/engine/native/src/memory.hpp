@@ -1,6 +1,7 @@
 // Aligned memory, and a grid's planes either all in memory or in a file of which a window is mapped.
 #pragma once
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -61,8 +62,8 @@ class Planes {
         plane_bytes_ = (plane_bytes + page - 1) / page * page;
         per_chunk_ = static_cast<int>(kChunkBytes / plane_bytes_) > 0 ? static_cast<int>(kChunkBytes / plane_bytes_) : 1;
         chunks_.resize((count + per_chunk_ - 1) / per_chunk_, nullptr);
-        if (ftruncate(file_, static_cast<off_t>(count) * static_cast<off_t>(plane_bytes_)) != 0)
-            throw std::system_error(errno, std::generic_category(), "cannot size the file of states");
+        const int refused = reserve(file_, static_cast<off_t>(count) * static_cast<off_t>(plane_bytes_));
+        if (refused != 0) throw std::system_error(refused, std::generic_category(), "no room for the file of states");
     }
     Planes(const Planes&) = delete;
     Planes& operator=(const Planes&) = delete;
@@ -90,6 +91,15 @@ class Planes {
     }
 
    private:
+    // The disk's blocks are taken now: a disk that is full when a mapped page is written to kills the process.
+    static int reserve(int file, off_t bytes) {
+#if defined(__linux__)
+        return posix_fallocate(file, 0, bytes);
+#else
+        return ftruncate(file, bytes) == 0 ? 0 : errno;
+#endif
+    }
+
     std::size_t bytes_of(std::size_t chunk) const {
         const int first = static_cast<int>(chunk) * per_chunk_;
         const int planes = count_ - first < per_chunk_ ? count_ - first : per_chunk_;

@@ -5,8 +5,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cerrno>
 #include <exception>
 #include <stdexcept>
+#include <system_error>
 
 #include "automaton.hpp"
 #include "dispatch.hpp"
@@ -54,8 +56,14 @@ nca::Level* make_level(const std::string& isa, In<4> perceive, In<3> dense_in, I
 nca::State* make_state(nca::Grid grid, int channels, int reach, int file) {
     require(channels > 0 && channels % nca::kChannelQuantum == 0 && reach > 0, "channels must be padded");
     for (int n : grid) require(n > reach, "every axis must be longer than half the kernel, to be mirrored");
-    nb::gil_scoped_release release;
-    return new nca::State(grid, channels, reach, file);
+    try {
+        nb::gil_scoped_release release;
+        return new nca::State(grid, channels, reach, file);
+    } catch (const std::system_error& error) {
+        errno = error.code().value();
+        PyErr_SetFromErrno(PyExc_OSError);
+        throw nb::python_error();
+    }
 }
 
 void seed(nca::State& state, nca::Team& team, In<4> image) {
