@@ -1,5 +1,7 @@
 """The C++ kernels against the readable model: one level, step by step."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -244,6 +246,20 @@ class TestRefusals:
         with pytest.raises(KeyError, match="enough"):
             core.sweep(core.Team(2), core.Workspace(), level, state, 0, KEYS, 2**31, stop)
         assert seen == [1, 2]
+
+
+class TestTeam:
+    def test_does_with_fewer_threads_where_the_system_gives_no_more(self, core: ModuleType) -> None:
+        """In a process of its own: a limit on address space leaves room for few stacks."""
+        code = (
+            "import resource; from nca.engine.native import _core;"
+            "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+            "resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000,) * 2);"
+            "print(_core.Team(500).size)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert 1 <= int(done.stdout) < 500
 
 
 class TestMicroBenchmarks:

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -13,7 +14,11 @@ namespace nca {
 class Team {
    public:
     explicit Team(int threads) {
-        for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+        try {
+            for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+        } catch (const std::system_error&) {
+            // The system gives no more threads: those there are do the work, with the same result.
+        }
     }
     Team(const Team&) = delete;
     Team& operator=(const Team&) = delete;
