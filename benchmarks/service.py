@@ -24,6 +24,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from nca.gate import Policy
 from ncagate.demo import MODEL, OUT, serving, template_scans
 from ncagate.segmenting import Batch
 from ncagate.settings import Settings
@@ -84,11 +85,11 @@ def measure_command(scan: Path) -> dict[str, float]:
 
 def measure_overhead(scan: Path, *, rounds: int) -> list[dict[str, Any]]:
     """For each ensemble: median seconds from POST to the finished result, and of the bare pipeline in this process."""
-    rows = []
+    settings, rows = Settings(), []
     with serving() as url, httpx.Client(base_url=url, timeout=300) as client, tempfile.TemporaryDirectory() as out:
         for members in ENSEMBLES:
-            options = Options(min_dice=0.8, members=members, seed=0)
-            batch = Batch.open(Settings(), model=MODEL, version=None, options=options, out=Path(out))
+            options = Options(policy=Policy(settings.min_dice, settings.alpha), members=members, seed=0)
+            batch = Batch.open(settings, model=MODEL, version=None, options=options, out=Path(out))
             _post(client, scan, members=members)  # both sides warm before the first round
             _bare(batch, scan)
             pairs = [(_post(client, scan, members=members), _bare(batch, scan)) for _ in range(rounds)]

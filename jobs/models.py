@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from jobs.state import TERMINAL, JobState
+from nca.gate import Rule
 
 SEED_MAX = 2**63 - 1
 """Largest seed; it fits a signed 64-bit integer everywhere."""
@@ -23,6 +24,8 @@ class JobRequest(BaseModel):
     model: str = Field(description="Name of the model.")
     version: str = Field(description="Version, resolved and pinned at submission.")
     min_dice: float = Field(gt=0, lt=1, description="Dice the mask must be predicted to reach to be accepted.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Largest share of failures among the accepted.")
+    rule: Rule = Field("conformal", description="What an accepted mask must show.")
     members: int = Field(ge=1, description="Size of the ensemble.")
     seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.manifest import InputContract, IntensityQuantiles, Preprocessing
-from nca.quality import Reason
+from nca.gate import Reason
 
 AXES = ("left-right", "back-front", "down-up")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from nca.architecture import Architecture
-from nca.quality import Line
+from nca.gate import Plausible
+from nca.regression import Line, Regression
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """Names, versions and aliases: safe as a folder, in a URL and as a metric's label."""
 WEIGHTS_FILE = "model.safetensors"
+CALIBRATION_FILE = "calibration.csv"
 MANIFEST_FILE = "manifest.json"
+
+UNION = "union"
+"""All segments of a model with several, taken together."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Range = tuple[float, float]
 Spacing = tuple[float, float, float]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def structure_names(segments: Iterable[str]) -> tuple[str, ...]:
+    """Names of what is judged: every segment, and where there are several their union, last."""
+    names = tuple(segments)
+    return names if len(names) == 1 else (*names, UNION)
 
 
 class _Part(BaseModel):
@@ -70,7 +82,8 @@ class InputContract(_Part):
         spacing_mm: smallest and largest voxel spacing per axis.
         extent_mm: smallest and largest field of view per axis.
         intensity: quantiles of the z-scored intensities.
-        volume_ml: smallest and largest plausible volume of each segment.
+        volume_ml: smallest and largest plausible volume of each structure.
+        border_max: largest plausible share of each structure's mask on the edge of the field of view.
     """
 
     modalities: tuple[str, ...]
@@ -78,56 +91,75 @@ class InputContract(_Part):
     extent_mm: tuple[Range, Range, Range]
     intensity: IntensityQuantiles
     volume_ml: tuple[Range, ...]
+    border_max: tuple[float, ...]
+
+    @property
+    def plausible(self) -> tuple[Plausible, ...]:
+        """What each structure's mask may look like."""
+        return tuple(map(Plausible, self.volume_ml, self.border_max))
 
 
 class TrainingRecord(_Part):
-    """Which data and settings the weights come from; scans by file name."""
+    """Which data and settings the weights come from; scans by file name.
+
+    Attributes:
+        folds: the held-out scans of every network of the cross-validation; these weights are the first one's,
+            so the first fold is what neither they nor their calibration ever saw.
+    """
 
     data: str
     seed: int
     training_scans: tuple[str, ...]
-    validation_scans: tuple[str, ...]
+    folds: tuple[tuple[str, ...], ...]
     config: dict[str, Any]
     iterations: int
     minutes: float
 
 
-class Calibration(_Part):
-    """The line from NQM to Dice for the default ensemble, and one line per smaller ensemble in ``lines``."""
+class StructureCalibration(_Part):
+    """From what is seen of one structure's mask to its predicted Dice.
 
-    members: int
-    slope: float
-    intercept: float
-    residual: float
-    pearson: float
-    points: int
-    min_dice: float
-    nqm_threshold: float
-    lines: tuple[Line, ...]
+    Attributes:
+        lines: from NQM alone, one line per ensemble size (the paper's rule).
+        regression: from all evidence, for the default ensemble.
+    """
 
-    @classmethod
-    def from_lines(cls, lines: tuple[Line, ...], *, min_dice: float) -> Calibration:
-        """The calibration whose default is the line of the largest ensemble."""
-        line = max(lines, key=lambda one: one.members)
-        return cls(
-            members=line.members,
-            slope=line.slope,
-            intercept=line.intercept,
-            residual=line.residual,
-            pearson=line.pearson,
-            points=line.points,
-            min_dice=min_dice,
-            nqm_threshold=line.threshold(min_dice),
-            lines=lines,
-        )
+    lines: tuple[Line, ...] = Field(min_length=1)
+    regression: Regression
 
     @model_validator(mode="after")
-    def _default_is_one_of_the_lines(self) -> Calibration:
-        line = next((one for one in self.lines if one.members == self.members), None)
-        if line is None or (line.slope, line.intercept) != (self.slope, self.intercept):
-            raise ValueError("the default ensemble's slope and intercept must be those of its line")
+    def _dice_falls(self) -> StructureCalibration:
         if any(one.slope >= 0 for one in self.lines):
             raise ValueError("predicted Dice must fall as NQM rises")
+        return self
+
+
+class Calibration(_Part):
+    """What the verdict rests on; the outcomes themselves stand in calibration.csv beside the manifest.
+
+    Attributes:
+        data: which scans, in words.
+        members: size of the ensemble that was calibrated.
+        min_dice, alpha: the deployment's defaults are its own; these are what the metrics were computed for.
+        scans: by file name; each was judged clean and degraded by a network that was not trained on it.
+        outcomes: how many.
+        kinds: of conditions.
+        structures: one per segment; with several segments one more for their union, last.
+    """
+
+    data: str
+    members: int
+    min_dice: float
+    alpha: float
+    scans: tuple[str, ...]
+    outcomes: int
+    kinds: tuple[str, ...]
+    structures: tuple[StructureCalibration, ...]
+
+    @model_validator(mode="after")
+    def _default_has_a_line(self) -> Calibration:
+        if any(all(line.members != self.members for line in one.lines) for one in self.structures):
+            raise ValueError("the default ensemble must have a line")
         return self
 
 
@@ -158,7 +190,7 @@ class LowPrecision(_Part):
 class Manifest(_Part):
     """One immutable version of one model."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: Name
     version: Name
     created: AwareDatetime
@@ -179,12 +211,25 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
-        outputs = self.architecture.outputs
-        if len(self.segments) != outputs or len(self.contract.volume_ml) != outputs:
-            raise ValueError(f"the network has {outputs} outputs; segments and volume ranges must be as many")
+        outputs, contract = self.architecture.outputs, self.contract
+        if len(self.segments) != outputs:
+            raise ValueError(f"the network has {outputs} outputs; segments must be as many")
+        per_structure = (contract.volume_ml, contract.border_max, self.calibration.structures)
+        if any(len(one) != len(self.structures) for one in per_structure):
+            raise ValueError(f"volumes, border shares and calibrations must be {len(self.structures)}")
         if self.parameters != self.architecture.parameter_count():
             raise ValueError("the parameter count is not that of the architecture")
         return self
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of what is judged (`structure_names`)."""
+        return structure_names(segment.name for segment in self.segments)
+
+    @property
+    def validation_scans(self) -> tuple[str, ...]:
+        """Scans that neither the weights nor their calibration ever saw."""
+        return self.training.folds[0] if self.training.folds else ()
 
     def proves(self, engine: str) -> bool:
         """Whether this engine of low precision was found to agree with float32 for this version."""

@@ -1,6 +1,6 @@
 """Where versions live: a writable store, and behind it the read-only one that ships with the project.
 
-    <store>/<name>/<version>/manifest.json, model.safetensors
+    <store>/<name>/<version>/manifest.json, model.safetensors, calibration.csv, MODEL_CARD.md
     <store>/<name>/aliases.json
 
 A version appears by one rename, so a reader sees all of it or none; nothing ever changes inside it.
@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +25,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from model_store.calibration import CalibrationRow, decode, encode
+from model_store.card import CARD_FILE, model_card
 from model_store.durable import PUBLIC_FOLDER, locked, replace, sync, write
 from model_store.errors import (
     CorruptVersionError,
@@ -33,7 +35,8 @@ from model_store.errors import (
     VersionExistsError,
     VersionNotFoundError,
 )
-from model_store.manifest import MANIFEST_FILE, NAME_PATTERN, WEIGHTS_FILE, Manifest, Name
+from model_store.manifest import CALIBRATION_FILE, MANIFEST_FILE, NAME_PATTERN, WEIGHTS_FILE, Manifest, Name
+from nca.conformal import Calibrated
 from nca.errors import InvalidArchitectureError
 from nca.network import Network
 from nca.weights import validate
@@ -108,27 +111,43 @@ class Registry:
             raise CorruptVersionError(f"{name}: no version is usable")
         return max(usable, key=lambda one: one.created)
 
+    def check(self, manifest: Manifest) -> None:
+        """Raise CorruptVersionError unless every file of the version is whole and what was published."""
+        self.load_network(manifest)
+        self.load_calibration(manifest)
+
     def load_network(self, manifest: Manifest) -> Network:
         """The weights of a version, checked against the manifest's sum and the architecture's shapes.
 
         Raises:
             CorruptVersionError: they do not agree.
         """
-        label = f"{manifest.name} {manifest.version}"
         try:
-            data = _read(self._folder(manifest.name, manifest.version) / WEIGHTS_FILE, WEIGHTS_BYTES_MAX)
-            if hashlib.sha256(data).hexdigest() != manifest.files.get(WEIGHTS_FILE):
-                raise CorruptVersionError(f"{label}: the weights are not those that were published (sha256 differs)")
-            weights = load(data)
+            weights = load(self._content(manifest, WEIGHTS_FILE))
             validate(manifest.architecture, weights)
-        except OSError as error:
-            raise CorruptVersionError(f"{label}: the weights cannot be read") from error
         except (SafetensorError, InvalidArchitectureError) as error:
-            raise CorruptVersionError(f"{label}: the weights cannot be used: {error}") from error
+            raise CorruptVersionError(
+                f"{manifest.name} {manifest.version}: the weights cannot be used: {error}"
+            ) from error
         return Network(manifest.architecture, weights)
 
-    def publish(self, manifest: Manifest, weights: Mapping[str, NDArray[np.float32]]) -> Manifest:
-        """Add a version; returns its manifest with the sum of its weights filled in. It is whole or not there.
+    def load_calibration(self, manifest: Manifest) -> tuple[Calibrated, ...]:
+        """The calibration outcomes of a version, one `Calibrated` per structure, checked against the manifest's sum.
+
+        Raises:
+            CorruptVersionError: they do not agree.
+        """
+        try:
+            return decode(self._content(manifest, CALIBRATION_FILE), structures=len(manifest.structures))
+        except (ValueError, TypeError) as error:
+            raise CorruptVersionError(
+                f"{manifest.name} {manifest.version}: the calibration cannot be used: {error}"
+            ) from error
+
+    def publish(
+        self, manifest: Manifest, weights: Mapping[str, NDArray[np.float32]], calibration: Sequence[CalibrationRow]
+    ) -> Manifest:
+        """Add a version; returns its manifest with the sums of its files filled in. It is whole or not there.
 
         Raises:
             VersionExistsError: the version is there already; of two that race, one gets this.
@@ -137,13 +156,15 @@ class Registry:
         validate(manifest.architecture, weights)
         if manifest.version in (ALIASES_FILE, *self._known(manifest.name)):
             raise VersionExistsError(f"{manifest.name} {manifest.version} is published already")
-        data = save(dict(weights))
-        manifest = manifest.model_copy(update={"files": {WEIGHTS_FILE: hashlib.sha256(data).hexdigest()}})
+        contents = {WEIGHTS_FILE: save(dict(weights)), CALIBRATION_FILE: encode(calibration)}
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+        manifest = manifest.model_copy(update={"files": sums})
+        contents |= {MANIFEST_FILE: manifest.to_json().encode(), CARD_FILE: model_card(manifest).encode()}
         parent = self._home(manifest.name)
         staged = Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
         try:
-            write(staged / WEIGHTS_FILE, data)
-            write(staged / MANIFEST_FILE, manifest.to_json().encode())
+            for name, data in contents.items():
+                write(staged / name, data)
             staged.chmod(PUBLIC_FOLDER)
             sync(staged)
             _rename_new(staged, parent / manifest.version)
@@ -173,7 +194,7 @@ class Registry:
         _checked(alias, InvalidAliasError)
         if alias in self.versions(name):
             raise InvalidAliasError(f"{alias!r} is the name of a version")
-        self.load_network(self.manifest(name, version))
+        self.check(self.manifest(name, version))
         with locked(self._home(name)):
             histories = self._histories(self._root, name)
             shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
@@ -193,9 +214,20 @@ class Registry:
             history = histories.get(alias, [])
             if len(history) < 2:
                 raise InvalidAliasError(f"{name}: {alias!r} has no earlier version to return to")
-            self.load_network(self.manifest(name, history[-2]))
+            self.check(self.manifest(name, history[-2]))
             self._write_histories(name, histories | {alias: history[:-1]})
         return history[-2]
+
+    def _content(self, manifest: Manifest, file: str) -> bytes:
+        """A version's file, if it is the one that was published."""
+        label = f"{manifest.name} {manifest.version}: {file}"
+        try:
+            data = _read(self._folder(manifest.name, manifest.version) / file, WEIGHTS_BYTES_MAX)
+        except OSError as error:
+            raise CorruptVersionError(f"{label} cannot be read") from error
+        if hashlib.sha256(data).hexdigest() != manifest.files.get(file):
+            raise CorruptVersionError(f"{label} is not the one that was published (sha256 differs)")
+        return data
 
     def _home(self, name: str) -> Path:
         """The model's folder in the writable store, made where it is missing."""

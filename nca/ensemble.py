@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil, log, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nca.engine import Engine, ProgressCallback
 from nca.errors import InvalidInputError
+from nca.evidence import NQM_OFFSET, Evidence, on_border, stray
 from nca.network import FloatArray, Network
-from nca.quality import nqm, pairwise_dice
+from nca.quality import SLAB, entropy, mask_nqm, nqm, pairwise_dice
 
 MASK_THRESHOLD = 0.5
 """A voxel belongs to the segment where the mean probability is above this."""
-SLAB = 1 << 17
-"""Voxels worked on at once, a multiple of 8: a megabyte in double precision, so that a large scan needs no more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +27,8 @@ class Prediction:
         deviation: float32 (x, y, z), population standard deviation over the members.
         members: how many.
         nqm: NCA quality metric (seed, equation 1); None where the mean sums to zero or is not finite.
+        mask_nqm: the same ratio for the members' binarised masks; None where all are empty.
+        entropy: entropy of the mean probability (nats), summed, over the summed mean; None as nqm.
         pairwise_dice: mean Dice between all pairs of members' masks; None with one member, or if all are empty.
         finite: False where a member held a NaN or an infinity; mean and deviation are then not to be used.
     """
@@ -36,6 +37,8 @@ class Prediction:
     deviation: FloatArray
     members: int
     nqm: float | None
+    mask_nqm: float | None
+    entropy: float | None
     pairwise_dice: float | None
     finite: bool
 
@@ -43,6 +46,21 @@ class Prediction:
     def mask(self) -> NDArray[np.bool_]:
         """Voxels whose mean probability is above 0.5; (x, y, z)."""
         return self.mean > MASK_THRESHOLD
+
+    def evidence(self) -> Evidence | None:
+        """What a predicted Dice is drawn from; None where the mask is empty, or the maps are not to be used."""
+        mask = self.mask
+        if not self.finite or self.nqm is None or self.mask_nqm is None or not mask.any():
+            return None
+        return Evidence(
+            nqm=self.nqm,
+            log_nqm=log(self.nqm + NQM_OFFSET),
+            mask_nqm=self.mask_nqm,
+            disagreement=0.0 if self.pairwise_dice is None else 1.0 - self.pairwise_dice,
+            entropy=self.entropy or 0.0,
+            stray=stray(mask),
+            border=on_border(mask),
+        )
 
 
 class Ensemble:
@@ -54,7 +72,12 @@ class Ensemble:
         self._masks: list[NDArray[np.uint8]] = []
 
     def add(self, probability: FloatArray) -> None:
-        """Take in one member's probabilities (segments, x, y, z); nothing of the array is kept."""
+        """Take in one member's probabilities (segments, x, y, z); nothing of the array is kept.
+
+        Of several segments, which exclude each other, the union is kept as one more: the sum, at most 1.
+        """
+        if len(probability) > 1:
+            probability = np.concatenate([probability, probability.sum(0, keepdims=True).clip(max=1.0)])
         if not self._masks:
             self._mean, self._squares = (np.zeros(probability.shape, np.float32) for _ in range(2))
         segments, voxels = len(probability), prod(probability.shape[1:])
@@ -67,7 +90,10 @@ class Ensemble:
             mask[packed] = np.packbits(member[slab] > MASK_THRESHOLD, axis=1)
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """What the members said, one Prediction per segment. The maps are handed over: the ensemble is empty then."""
+        """What the members said: one Prediction per segment, and of several one more, of their union.
+
+        The maps are handed over: the ensemble is empty then.
+        """
         mean, deviation, masks = self._mean, self._squares, self._masks
         self._mean, self._squares, self._masks = mean[:0], mean[:0], []
         deviation /= max(1, len(masks))
@@ -94,7 +120,7 @@ def predict(
     members: int,
     on_progress: ProgressCallback | None = None,
 ) -> tuple[Prediction, ...]:
-    """Run ``members`` members on ``image`` (float32 (inputs, x, y, z), normalised): one Prediction per segment.
+    """Run ``members`` members on ``image`` (float32 (inputs, x, y, z), normalised): as `Ensemble.predictions`.
 
     Raises:
         InvalidInputError: no members, or an image that is not finite float32 of the right shape.
@@ -130,6 +156,8 @@ def _prediction(mean: FloatArray, deviation: FloatArray, masks: list[NDArray[np.
         deviation=deviation,
         members=len(masks),
         nqm=nqm(mean, deviation) if finite else None,
+        mask_nqm=mask_nqm(masks) if finite else None,
+        entropy=entropy(mean) if finite else None,
         pairwise_dice=pairwise_dice(masks) if finite else None,
         finite=finite,
     )

@@ -1,4 +1,4 @@
-"""The command line: `ncagate serve | segment | train | models | engines`. Heavy imports come late: help is instant."""
+"""The command line, `ncagate --help`. Heavy imports come late: help is instant."""
 
 from __future__ import annotations
 
@@ -85,21 +85,30 @@ def segment(
     min_dice: Annotated[
         float | None, typer.Option(help="Dice a mask must be predicted to reach (default 0.8).")
     ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Largest share of failures among the accepted (default 0.05).")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="What an accepted mask must show: conformal (default) or nqm.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="Inference engine.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write one JSON array of records to this file.")] = None,
     store: Store = None,
 ) -> None:
     """Segment scans here and now, without a server. Exit code 2 where a scan could not be read."""
+    from nca.gate import Policy
     from ncagate import segmenting
     from worker.pipeline import Options
 
-    settings = _settings(store=store, engine=engine, min_dice=min_dice)
+    settings = _settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
     with _told():
         batch = segmenting.Batch.open(
             settings,
             model=model,
             version=version,
-            options=Options(min_dice=settings.min_dice, members=members, seed=seed),
+            options=Options(
+                policy=Policy(settings.min_dice, settings.alpha, settings.rule), members=members, seed=seed
+            ),
             out=out,
         )
         records = batch.run(scans)
@@ -121,6 +130,71 @@ def train(
         from training.job import run as run_job
 
         run_job(data=data, config=config, store=store, resume=resume, run=run)
+
+
+@app.command()
+def plan(
+    data: Annotated[Path, typer.Argument(help="Folder with images/ and labels/ (or imagesTr/ and labelsTr/).")],
+    name: Annotated[str, typer.Option(help="Name of the model.")],
+    out: Annotated[Path, typer.Option(help="Configuration to write (TOML).")],
+    union: Annotated[bool, typer.Option("--union", help="All labels are one structure.")] = False,
+) -> None:
+    """Look at labelled scans and write a training configuration for them."""
+    with _told():
+        from training.plan import make_plan, read_facts, to_toml
+
+        text = to_toml(make_plan(read_facts(data)), name=name, union=union)
+        out.write_text(text, encoding="utf-8")
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder with images/ and labels/ of the same file names.")],
+    report: Annotated[Path, typer.Option(help="Folder for outcomes.csv, evaluation.json and report.html.")],
+    model: Annotated[str, typer.Option(help="Model to evaluate.")] = "hippocampus",
+    version: Annotated[str | None, typer.Option(help="Version or alias; default: production.")] = None,
+    min_dice: Annotated[float | None, typer.Option(help="Dice below which a mask has failed (default 0.8).")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Largest share of failures among the accepted (default 0.05).")
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="Rule of the verdict: conformal (default) or nqm.")] = None,
+    each_severity: Annotated[
+        bool, typer.Option("--each-severity", help="Every kind of damage at all five severities.")
+    ] = False,
+    foreign: Annotated[
+        Path | None, typer.Option(help="Folder of scans that do not show the structure; none may be accepted.")
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Measure a version's masks and verdicts on labelled scans that it has not seen, clean and degraded."""
+    settings = _settings(store=store, min_dice=min_dice, alpha=alpha, rule=rule)
+    with _told():
+        from model_store.loaded import load_version
+        from model_store.registry import Registry
+        from nca.gate import Policy
+        from training.assess import evaluate as run
+
+        loaded = load_version(Registry(settings.models), model, version)
+        policy = Policy(settings.min_dice, settings.alpha, settings.rule)
+        run(loaded, data=data, report=report, policy=policy, each_severity=each_severity, foreign=foreign)
+
+
+@app.command()
+def calibrate(
+    data: Annotated[Path, typer.Option(help="Folder with images/ and labels/ of the same file names.")],
+    store: Annotated[Path, typer.Option(help="Model store to read from and publish to.")],
+    name: Annotated[str, typer.Option(help="What scans these are, in words; it is published.")],
+    model: Annotated[str, typer.Option(help="Model to recalibrate.")] = "hippocampus",
+    version: Annotated[str | None, typer.Option(help="Version or alias; default: production.")] = None,
+) -> None:
+    """Publish a version with the same weights and a verdict calibrated on your own labelled scans."""
+    with _told():
+        from model_store.loaded import load_version
+        from model_store.registry import Registry
+        from training.assess import recalibrate
+
+        recalibrate(load_version(Registry(store), model, version), data=data, store=store, name=name)
 
 
 @app.command()

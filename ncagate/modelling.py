@@ -25,17 +25,17 @@ def version_table(registry: Registry) -> Table:
             pointing = ", ".join(sorted(alias for alias, target in aliases.items() if target == version))
             try:
                 manifest = registry.manifest(name, version)
-                registry.load_network(manifest)
+                registry.check(manifest)
             except ModelStoreError as error:
                 table.add_row(name, version, pointing, f"[red]unusable: {escape(str(error))}")
                 continue
-            dice = manifest.metrics.get("validation", {}).get("clean", {}).get("dice_mean")
+            dice = manifest.metrics.get("cross_validation", {}).get(manifest.structures[-1], {}).get("clean", {})
             table.add_row(
                 name,
                 version,
                 pointing,
                 f"{manifest.created:%Y-%m-%d}",
-                "-" if dice is None else f"{dice:.3f}",
+                f"{dice['dice_mean']:.3f}" if dice else "-",
                 f"{manifest.parameters:,}",
             )
     return table

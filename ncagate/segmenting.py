@@ -23,8 +23,8 @@ from ncagate.verdicts import print_verdicts
 from worker.pipeline import Options, OutputNames, Record, StageCallback, segment_scan
 
 RECORD_FIELDS = (
-    "verdict", "reasons", "nqm", "predicted_dice", "pairwise_dice", "volume_ml",
-    "model", "version", "seed", "engine", "seconds",
+    "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
+    "volume_ml", "model", "version", "seed", "engine", "seconds",
 )  # fmt: skip
 """Fields of a record in the JSON file, beside `scan`."""
 FILE_NOT_FOUND = "file_not_found"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,6 +45,17 @@ class Settings(BaseSettings):
         gt=0,
         lt=1,
         description="Dice a mask must be predicted to reach, unless a request says otherwise.",
+    )
+    alpha: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Largest share of failures among the accepted (rule `conformal`), unless a request says otherwise.",
+    )
+    rule: Literal["nqm", "conformal"] = Field(
+        "conformal",
+        description="What an accepted mask must show: an NQM below the paper's threshold (`nqm`), "
+        "or a predicted Dice with a stated risk (`conformal`).",
     )
 
     wait_max_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` that is honoured.")

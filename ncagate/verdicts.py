@@ -35,7 +35,7 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
         return ["[red]failed", "-", "-", "-", "-"]
     return [
         f"[bold {COLOURS[record['verdict']]}]{record['verdict']}",
-        _figure(record["predicted_dice"], 2),
+        _predicted(record),
         _figure(record["nqm"], 3),
         f"{record['volume_ml']:.2f} ml",
         f"{record['seconds']:.1f}",
@@ -44,6 +44,12 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
 
 def _reasons(record: Mapping[str, Any]) -> list[dict[str, str]]:
     return [record["error"]] if record.get("error") else list(record.get("reasons") or [])
+
+
+def _predicted(record: Mapping[str, Any]) -> str:
+    """The predicted Dice with its interval, where there is one."""
+    figure, interval = _figure(record["predicted_dice"], 2), record.get("dice_interval")
+    return figure if interval is None else f"{figure} ({_figure(interval[0], 2)} to {_figure(interval[1], 2)})"
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -93,7 +93,7 @@ def _usable_model(gateway: Gateway) -> str | None:
     for name in registry.names():
         for version in registry.versions(name):
             try:
-                registry.load_network(registry.manifest(name, version))
+                registry.check(registry.manifest(name, version))
             except ModelStoreError:
                 continue
             return None

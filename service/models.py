@@ -91,7 +91,7 @@ def _summary(registry: Registry, name: str, version: str) -> VersionSummary:
     link = f"/models/{name}/versions/{version}"
     try:
         manifest = registry.manifest(name, version)
-        registry.load_network(manifest)
+        registry.check(manifest)
     except ModelStoreError:
         return VersionSummary(version=version, usable=False, created=None, link=link)
     return VersionSummary(version=version, usable=True, created=manifest.created, link=link)

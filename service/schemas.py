@@ -25,6 +25,14 @@ class SegmentForm(BaseModel):
     min_dice: float | None = Field(
         None, gt=0, lt=1, description="Dice the mask must be predicted to reach to be accepted; default: 0.8."
     )
+    alpha: float | None = Field(
+        None, gt=0, lt=1, description="Largest share of failures among what is accepted; default: 0.05."
+    )
+    rule: Literal["nqm", "conformal"] | None = Field(
+        None,
+        description="What an accepted mask must show: a predicted Dice with a stated risk (`conformal`, the default), "
+        "or an NQM below the paper's threshold (`nqm`).",
+    )
     members: int | None = Field(
         None, ge=1, description="Size of the ensemble; default: the one the version was calibrated with."
     )
@@ -83,6 +91,8 @@ class JobView(BaseModel):
                     "model": "hippocampus",
                     "version": "1.0.0",
                     "min_dice": 0.8,
+                    "alpha": 0.05,
+                    "rule": "conformal",
                     "members": 10,
                     "seed": 0,
                     "error": None,
@@ -107,6 +117,8 @@ class JobView(BaseModel):
     model: str
     version: str
     min_dice: float
+    alpha: float
+    rule: Literal["nqm", "conformal"]
     members: int
     seed: int
     error: JobError | None = None
@@ -115,6 +127,8 @@ class JobView(BaseModel):
     reasons: list[ReasonView] | None = None
     nqm: float | None = None
     predicted_dice: float | None = None
+    dice_interval: tuple[float, float] | None = Field(None, description="Range of the true Dice (90 %).")
+    required_dice: float | None = Field(None, description="What the predicted Dice had to reach.")
     pairwise_dice: float | None = None
     nqm_threshold: float | None = None
     volume_ml: float | None = None

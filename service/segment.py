@@ -143,7 +143,7 @@ def _form(fields: Mapping[str, str]) -> SegmentForm:
 def _resolve(gateway: Gateway, form: SegmentForm) -> JobRequest:
     """Pin the version, fill in the defaults."""
     manifest = gateway.registry.resolve(form.model, form.version)
-    gateway.registry.load_network(manifest)  # a damaged version is refused now, not by a worker later
+    gateway.registry.check(manifest)  # a damaged version is refused now, not by a worker later
     members = form.members or manifest.calibration.members
     if members > gateway.settings.members_max:
         raise Problem("invalid_parameter", f"members: at most {gateway.settings.members_max}")
@@ -151,6 +151,8 @@ def _resolve(gateway: Gateway, form: SegmentForm) -> JobRequest:
         model=manifest.name,
         version=manifest.version,
         min_dice=gateway.settings.min_dice if form.min_dice is None else form.min_dice,
+        alpha=gateway.settings.alpha if form.alpha is None else form.alpha,
+        rule=form.rule or gateway.settings.rule,
         members=members,
         seed=form.seed,
     )

@@ -14,12 +14,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import Problem
+from service.schemas import SegmentForm
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 SCAN = "scan"
-FIELDS = ("model", "version", "min_dice", "members", "seed")
+FIELDS = tuple(SegmentForm.model_fields)
 FIELD_BYTES_MAX = 256
 """Longest value of a plain field."""
 HEADERS_MAX = 8

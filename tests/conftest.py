@@ -1,7 +1,7 @@
 """What several rooms' tests share: real scans, a tiny network and a published version of it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.calibration import CalibrationRow
 from model_store.contract import QUANTILES
 from model_store.manifest import (
     Calibration,
@@ -19,16 +20,22 @@ from model_store.manifest import (
     Manifest,
     Preprocessing,
     Segment,
+    StructureCalibration,
     TrainingRecord,
+    structure_names,
 )
 from model_store.registry import Registry
 from nca.architecture import Architecture, Level
 from nca.network import FloatArray, Network
-from nca.quality import Line
+from nca.regression import Line, Regression
 from nca.weights import expected
 
 TINY = Architecture((Level(5, 3, (2, 2, 2)), Level(3, 4)), channels=6, hidden=10)
 WIDE = (0.001, 1000.0)
+SCANS = tuple(f"scan {number:02}" for number in range(60))
+"""Scans of the made-up calibration: enough for a risk of 0.05."""
+FORESEEN = ((0.2, 0.1), (0.2, 0.3), (0.5, 0.4), (0.5, 0.6), (0.9, 0.85), (0.9, 0.92), (0.95, 0.9), (0.95, 0.98))
+"""Predicted and true Dice of every one of them, under as many conditions."""
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -74,11 +81,18 @@ def make_network() -> Callable[..., Network]:
 
 @pytest.fixture(scope="session")
 def make_manifest() -> Callable[..., Manifest]:
-    """A manifest of the tiny network that expects anything; keyword arguments replace fields."""
+    """A manifest of the tiny network that expects anything; keyword arguments replace fields.
+
+    Its Dice is predicted as 0.95 - 0.1 NQM, by line and regression alike.
+    """
 
     def make(**changes: Any) -> Manifest:
         architecture = changes.get("architecture", TINY)
-        lines = tuple(Line(n, -0.1, 0.95, 0.02, -0.9, 50) for n in range(2, 11))
+        segments = tuple(
+            Segment(label=i, name=f"thing {i}", code=CodedConcept(scheme="99TEST", value=str(i), meaning="Thing"))
+            for i in range(1, architecture.outputs + 1)
+        )
+        structures = len(structure_names(one.name for one in segments))
         fields: dict[str, Any] = {
             "name": "tiny",
             "version": "1.0.0",
@@ -90,10 +104,7 @@ def make_manifest() -> Callable[..., Manifest]:
             "architecture": architecture,
             "parameters": architecture.parameter_count(),
             "preprocessing": Preprocessing(spacing_mm=(1.0, 1.0, 1.0)),
-            "segments": tuple(
-                Segment(label=i, name=f"thing {i}", code=CodedConcept(scheme="99TEST", value=str(i), meaning="Thing"))
-                for i in range(1, architecture.outputs + 1)
-            ),
+            "segments": segments,
             "contract": InputContract(
                 modalities=("MR",),
                 spacing_mm=(WIDE, WIDE, WIDE),
@@ -101,13 +112,23 @@ def make_manifest() -> Callable[..., Manifest]:
                 intensity=IntensityQuantiles(
                     quantiles=QUANTILES, low=(-1e6,) * len(QUANTILES), high=(1e6,) * len(QUANTILES)
                 ),
-                volume_ml=((0.0, 1e6),) * architecture.outputs,
+                volume_ml=((0.0, 1e6),) * structures,
+                border_max=(1.0,) * structures,
             ),
             "training": TrainingRecord(
-                data="none", seed=0, training_scans=(), validation_scans=(), config={}, iterations=0, minutes=0.0
+                data="none", seed=0, training_scans=(), folds=((),), config={}, iterations=0, minutes=0.0
             ),
             "metrics": {},
-            "calibration": Calibration.from_lines(lines, min_dice=0.8),
+            "calibration": Calibration(
+                data="made-up scans",
+                members=10,
+                min_dice=0.8,
+                alpha=0.05,
+                scans=SCANS,
+                outcomes=len(SCANS) * len(FORESEEN),
+                kinds=("clean",),
+                structures=(_structure_calibration(),) * structures,
+            ),
             "files": {},
         }
         return Manifest(**(fields | changes))
@@ -115,15 +136,50 @@ def make_manifest() -> Callable[..., Manifest]:
     return make
 
 
+def _structure_calibration() -> StructureCalibration:
+    return StructureCalibration(
+        lines=tuple(Line(n, -0.1, 0.95, 0.02, -0.9, 50) for n in range(2, 11)),
+        regression=Regression(
+            names=("nqm",),
+            low=(0.0,),
+            high=(100.0,),
+            centre=(0.0,),
+            scale=(1.0,),
+            weights=(-0.1,),
+            intercept=0.95,
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def calibration_rows() -> Callable[[Manifest], list[CalibrationRow]]:
+    """Outcomes for every structure of a manifest: what is predicted below Dice 0.8 is so, and none is below 0.1."""
+
+    def make(manifest: Manifest) -> list[CalibrationRow]:
+        return [
+            CalibrationRow(structure, scan, f"condition {number}", predicted, dice, refused=False)
+            for structure in range(len(manifest.structures))
+            for scan in SCANS
+            for number, (predicted, dice) in enumerate(FORESEEN)
+        ]
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def publish_tiny(
-    make_network: Callable[..., Network], make_manifest: Callable[..., Manifest]
+    make_network: Callable[..., Network],
+    make_manifest: Callable[..., Manifest],
+    calibration_rows: Callable[[Manifest], list[CalibrationRow]],
 ) -> Callable[..., Manifest]:
     """Publish a tiny version with random weights into a store folder; keyword arguments replace manifest fields."""
 
-    def publish(store: Path, *, seed: int = 0, **changes: Any) -> Manifest:
+    def publish(
+        store: Path, *, seed: int = 0, rows: Sequence[CalibrationRow] | None = None, **changes: Any
+    ) -> Manifest:
         manifest = make_manifest(**changes)
         network = make_network(manifest.architecture, seed=seed)
-        return Registry(store, shipped=None).publish(manifest, network.weights)
+        calibration = calibration_rows(manifest) if rows is None else rows
+        return Registry(store, shipped=None).publish(manifest, network.weights, calibration)
 
     return publish

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy import ndimage
+from torch.nn import functional
 
 from training.config import AugmentationSection
 
 Array = NDArray[np.float32]
+Spacing = tuple[float, float, float]
+BIAS_POINTS = (3, 3, 3)
+"""Control points of a bias field: as smooth as a coil's."""
 
 
 def crop(image: Array, target: Array, *, size: tuple[int, int, int], rng: np.random.Generator) -> tuple[Array, Array]:
@@ -22,19 +30,60 @@ def crop(image: Array, target: Array, *, size: tuple[int, int, int], rng: np.ran
 
 
 def augment(
-    image: Array, target: Array, *, section: AugmentationSection, rng: np.random.Generator
+    image: Array, target: Array, *, section: AugmentationSection, spacing: Spacing, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Flips of both, then gamma, scale, shift and noise of the intensities; shapes as in `crop`."""
+    """Flips and deformations of both, then changes of the intensities; shapes as in `crop`, ``spacing`` in mm."""
     axes = tuple(axis for axis, chance in enumerate(section.flip) if rng.random() < chance)
     image, target = np.flip(image, axes), np.flip(target, tuple(axis + 1 for axis in axes))
+    if rng.random() < section.deformed:
+        image, target = _deformed(image, target, section=section, spacing=spacing, rng=rng)
     return _intensities(image, section, rng), np.ascontiguousarray(target, dtype=np.float32)
+
+
+def _deformed(
+    image: Array, target: Array, *, section: AugmentationSection, spacing: Spacing, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Both rotated, zoomed and bent about the crop's centre; linear, mirrored at the border, the target 0 or 1."""
+    both = torch.from_numpy(np.concatenate([image[None], target]).astype(np.float32))[None]
+    size = np.multiply(image.shape, spacing)  # mm
+    matrix = _rotation(np.radians(rng.uniform(-section.rotation, section.rotation, 3)))
+    matrix /= 1 + rng.uniform(-section.zoom, section.zoom)
+    # torch's coordinates run from -1 to 1 across the crop, and name the last axis first
+    scaled = (matrix * size[None, :] / size[:, None])[::-1, ::-1]
+    theta = np.concatenate([scaled, np.zeros((3, 1))], axis=1).astype(np.float32)
+    grid = functional.affine_grid(torch.from_numpy(theta)[None], list(both.shape), align_corners=False)
+    points = [max(2, ceil(length / section.elastic_mm) + 1) for length in size]
+    bend = _smooth_field(3, points, image.shape, rng) * section.elastic * (2 / size)[:, None, None, None]
+    grid = grid + torch.from_numpy(bend[::-1].astype(np.float32)).movedim(0, -1)
+    moved = functional.grid_sample(both, grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
+    return moved[0].numpy(), (moved[1:] > 0.5).float().numpy()
+
+
+def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """About x, then y, then z (radians)."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return np.asarray(about_z @ about_y @ about_x)
+
+
+def _smooth_field(channels: int, points: list[int], shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """(channels, x, y, z): normal values at a coarse grid of ``points``, interpolated between them."""
+    coarse = torch.from_numpy(rng.normal(size=(1, channels, *points)).astype(np.float32))
+    return functional.interpolate(coarse, list(shape), mode="trilinear", align_corners=True)[0].numpy()
 
 
 def _intensities(image: Array, section: AugmentationSection, rng: np.random.Generator) -> Array:
     low, high = float(image.min()), float(image.max())
     exponent = float(np.exp(rng.uniform(-section.gamma, section.gamma)))
     values = low + (high - low) * ((image - low) / (high - low + 1e-6)) ** exponent
+    if section.bias:
+        strength = rng.uniform(0.0, section.bias)
+        values = values * np.exp(strength * _smooth_field(1, list(BIAS_POINTS), image.shape, rng)[0])
     values = values * rng.uniform(1 - section.scale, 1 + section.scale) + rng.uniform(-section.shift, section.shift)
+    if section.blur:
+        values = ndimage.gaussian_filter(values, rng.uniform(0.0, section.blur), mode="nearest")
     if section.noise:
         values = values + rng.normal(0.0, rng.uniform(0.0, section.noise), image.shape)
     return np.ascontiguousarray(values, dtype=np.float32)

@@ -1,49 +1,97 @@
-"""From NQM to a predicted Dice: spike-enriched training scans and a straight line (seed, section 2.3)."""
+"""From outcomes of labelled scans to what judges: the paper's line (seed, section 2.3) and a regression."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from nca.quality import Line, fit_line
-from training.artefacts import spike
-from training.config import TrainingConfig
-from training.data import Case
-from training.judged import Judge, Outcome
+from model_store.calibration import CalibrationRow, calibrated
+from model_store.loaded import make_gates
+from model_store.manifest import Calibration, InputContract, StructureCalibration
+from nca.gate import Gate, Plausible
+from nca.regression import Line, Regression, fit_line, fit_regression
+from training.config import CalibrationSection
+from training.outcomes import Outcome
 
 SMALLEST_ENSEMBLE = 2
 """One member has no spread, hence no NQM to calibrate."""
+LINE_NQM_MAX = 0.5
+"""The line is drawn up to here: beyond it little is left of a mask, and Dice falls no further."""
+REGRESSION = ("log_nqm", "disagreement", "stray")
+"""The evidence that predicts Dice. More of it (entropy, shape, contrast, sharpness) fitted the kinds of damage it was
+fitted on better, and one that was left out no better or worse: docs/experiments.md."""
 
 
-def calibration_outcomes(
-    cases: Sequence[Case], judge: Judge, *, config: TrainingConfig, on_scan: Callable[[], None] = lambda: None
-) -> list[Outcome]:
-    """Outcomes of training scans, each clean and with spikes of random intensity.
+@dataclass(frozen=True)
+class Calibrating:
+    """A calibration with the outcomes it rests on."""
 
-    Every second scan is mirrored left to right, as in training, so that the line holds for both sides.
-    """
-    section = config.calibration
-    outcomes: list[Outcome] = []
-    for position, case in enumerate(cases[: section.scans]):
-        rng = np.random.default_rng([config.seed, position])
-        intensities = rng.uniform(*section.spike_intensity, section.spikes_per_scan)
-        spiked = [spike(case.volume, intensity=float(one), rng=rng) for one in intensities]
-        for volume in (case.volume, *spiked):
-            condition = "clean" if volume is case.volume else "spike"
-            outcomes += judge(volume, case.truth, (case.name, condition))
-            on_scan()
-    return outcomes
+    calibration: Calibration
+    rows: tuple[CalibrationRow, ...]
+    contract: InputContract
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """What judges each structure."""
+        structures = range(len(self.calibration.structures))
+        each = [calibrated([row for row in self.rows if row.structure == one]) for one in structures]
+        return make_gates(self.calibration, each, self.contract)
 
 
-def fit_lines(outcomes: Sequence[Outcome], *, members: int) -> list[Line]:
-    """One line for every ensemble of 2 .. ``members`` members, from the outcomes whose NQM is defined.
+def calibrate(
+    outcomes: Sequence[Outcome], contract: InputContract, *, section: CalibrationSection, data: str
+) -> Calibrating:
+    """Fit everything to outcomes of scans that the network which judged them was not trained on.
 
     Raises:
-        UncalibratableError: Dice does not fall with NQM.
+        UncalibratableError: Dice does not fall with NQM, or there are too few outcomes.
     """
+    structures = range(1 + max(one.structure for one in outcomes))
+    each = [[one for one in outcomes if one.structure == index] for index in structures]
+    fitted = [
+        StructureCalibration(lines=_lines(part, section.members), regression=_regression(part, section.members))
+        for part in each
+    ]
+    final = [one for one in outcomes if one.observed.members == section.members]
+    calibration = Calibration(
+        data=data,
+        members=section.members,
+        min_dice=section.min_dice,
+        alpha=section.alpha,
+        scans=tuple(sorted({one.scan for one in final})),
+        outcomes=len(final) // len(structures),
+        kinds=tuple(dict.fromkeys(one.condition.kind for one in final)),
+        structures=tuple(fitted),
+    )
+    rows = tuple(_row(one, fitted[one.structure].regression, contract.plausible[one.structure]) for one in final)
+    return Calibrating(calibration, rows, contract)
+
+
+def _row(outcome: Outcome, regression: Regression, plausible: Plausible) -> CalibrationRow:
+    evidence = outcome.observed.evidence
+    return CalibrationRow(
+        structure=outcome.structure,
+        scan=outcome.scan,
+        condition=str(outcome.condition),
+        predicted=0.0 if evidence is None else regression.predicted_dice(evidence),
+        dice=outcome.dice,
+        refused=evidence is None or bool(outcome.breaches) or bool(plausible.objections(outcome.observed)),
+    )
+
+
+def _lines(outcomes: Sequence[Outcome], members: int) -> tuple[Line, ...]:
+    """One line for every ensemble of 2 .. ``members`` members."""
     lines = []
     for count in range(SMALLEST_ENSEMBLE, members + 1):
-        pairs = [(one.nqm, one.dice) for one in outcomes if one.members == count and one.nqm is not None]
-        lines.append(fit_line([nqm for nqm, _ in pairs], [dice for _, dice in pairs], members=count))
-    return lines
+        seen = [(one.observed.nqm, one.dice) for one in outcomes if one.observed.members == count]
+        drawn = [(nqm, dice) for nqm, dice in seen if nqm is not None and nqm <= LINE_NQM_MAX]
+        lines.append(fit_line([nqm for nqm, _ in drawn], [dice for _, dice in drawn], members=count))
+    return tuple(lines)
+
+
+def _regression(outcomes: Sequence[Outcome], members: int) -> Regression:
+    chosen = [one for one in outcomes if one.observed.members == members and one.observed.evidence is not None]
+    figures = [one.observed.evidence.vector(REGRESSION) for one in chosen if one.observed.evidence]
+    return fit_regression(REGRESSION, np.array(figures), np.array([one.dice for one in chosen]))

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from model_store.manifest import Preprocessing, structure_names
 from nca.architecture import Architecture, Level
 from nca.errors import InvalidArchitectureError
 from training.errors import InvalidConfigError
@@ -99,30 +100,51 @@ class OptimisationSection(_Section):
 
 
 class AugmentationSection(_Section):
-    """Random changes of a crop. Intensities are in standard deviations of the scan."""
+    """Random changes of a crop, each drawn up to the bound given. Intensities are in standard deviations of the scan.
+
+    Attributes:
+        flip: chance of a mirrored axis.
+        deformed: share of the crops whose shape is changed: by `rotation` (degrees, about each axis), `zoom`
+            (share of the size) and `elastic` (mm that control points `elastic_mm` apart are moved, one deviation).
+        scale, shift, gamma: of the intensities.
+        bias: logarithm of a smooth multiplicative field.
+        blur: standard deviation of a Gaussian, in voxels.
+        noise: standard deviation.
+    """
 
     flip: tuple[Fraction, Fraction, Fraction] = (0.5, 0.0, 0.0)
+    deformed: Fraction = 0.0
+    rotation: float = Field(10.0, ge=0.0)
+    zoom: float = Field(0.1, ge=0.0, lt=1.0)
+    elastic: float = Field(1.0, ge=0.0)
+    elastic_mm: PositiveFloat = 12.0
     scale: float = Field(0.1, ge=0.0, lt=1.0)
     shift: float = Field(0.1, ge=0.0)
     gamma: float = Field(0.2, ge=0.0)
+    bias: float = Field(0.0, ge=0.0)
+    blur: float = Field(0.0, ge=0.0)
     noise: float = Field(0.1, ge=0.0)
 
 
 class CalibrationSection(_Section):
-    """How NQM is turned into a predicted Dice."""
+    """How what is seen of a mask is turned into a predicted Dice, and the defaults of the verdict.
+
+    Attributes:
+        members: size of the ensemble.
+        min_dice: a mask below it has failed.
+        alpha: largest share of failures among what is accepted.
+    """
 
     members: int = Field(10, ge=2)
     min_dice: float = Field(0.8, gt=0.0, lt=1.0)
-    scans: PositiveInt = 64
-    spikes_per_scan: PositiveInt = 2
-    spike_intensity: tuple[PositiveFloat, PositiveFloat] = (0.5, 10.0)
+    alpha: float = Field(0.05, gt=0.0, lt=1.0)
 
 
 class TrainingConfig(_Section):
     """A whole training configuration."""
 
     seed: int = Field(0, ge=0, lt=2**32)
-    validation_fraction: float = Field(0.3, gt=0.0, lt=1.0)
+    folds: int = Field(5, ge=3)
     model: ModelSection
     segments: tuple[SegmentSection, ...] = Field(min_length=1)
     architecture: ArchitectureSection
@@ -145,6 +167,15 @@ class TrainingConfig(_Section):
         for level in self.architecture.levels:
             factors = [factor * scale for factor, scale in zip(factors, level.scale, strict=True)]
         return factors[0], factors[1], factors[2]
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of what is judged."""
+        return structure_names(one.name for one in self.segments)
+
+    def preprocessing(self) -> Preprocessing:
+        """How a scan becomes the network's input."""
+        return Preprocessing(spacing_mm=self.model.spacing_mm)
 
     def network(self) -> Architecture:
         """The architecture that this configuration asks for."""

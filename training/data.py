@@ -82,10 +82,31 @@ def load_cases(folder: Path, *, config: TrainingConfig) -> list[Case]:
     return [load_case(image, label, config=config) for image, label in find_cases(folder)]
 
 
-def split(cases: Sequence[Case], *, config: TrainingConfig) -> tuple[list[Case], list[Case]]:
-    """Training and validation part: a permutation of the sorted names by the configuration's seed."""
-    order = np.random.default_rng(config.seed).permutation(len(cases))
-    held_out = set(order[: max(1, round(config.validation_fraction * len(cases)))].tolist())
-    training = [case for i, case in enumerate(cases) if i not in held_out]
-    validation = [case for i, case in enumerate(cases) if i in held_out]
-    return training, validation
+@dataclass(frozen=True)
+class Fold:
+    """One round of the cross-validation: what its network is trained on, and the scans it never sees."""
+
+    index: int
+    training: tuple[Case, ...]
+    held_out: tuple[Case, ...]
+
+
+def folds(cases: Sequence[Case], *, config: TrainingConfig) -> list[Fold]:
+    """Every case is held out once: a permutation of the sorted names by the configuration's seed, cut in equal parts.
+
+    Raises:
+        NoTrainingDataError: fewer cases than folds.
+    """
+    if len(cases) < config.folds:
+        raise NoTrainingDataError(f"{len(cases)} scans are too few for {config.folds} folds")
+    held_out = parts(cases, config.folds, seed=config.seed)
+    return [
+        Fold(index, training=tuple(case for case in cases if case not in part), held_out=tuple(part))
+        for index, part in enumerate(held_out)
+    ]
+
+
+def parts(cases: Sequence[Case], count: int, *, seed: int) -> list[list[Case]]:
+    """The cases in ``count`` parts of equal size, by a permutation under a seed; in each, in their own order."""
+    order = np.random.default_rng(seed).permutation(len(cases))
+    return [[cases[i] for i in sorted(part.tolist())] for part in np.array_split(order, count)]

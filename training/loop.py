@@ -146,7 +146,8 @@ def _batch(cases: Sequence[Case], *, config: TrainingConfig, rng: np.random.Gene
     crops = []
     for chosen in rng.choice(len(cases), section.scans_per_batch, replace=len(cases) < section.scans_per_batch):
         image, target = crop(cases[chosen].image, cases[chosen].target, size=section.crop, rng=rng)
-        crops += [augment(image, target, section=config.augmentation, rng=rng)] * section.duplicates
+        augmented = augment(image, target, section=config.augmentation, spacing=config.model.spacing_mm, rng=rng)
+        crops += [augmented] * section.duplicates
     return np.stack([image[None] for image, _ in crops]), np.stack([target for _, target in crops])
 
 

@@ -10,39 +10,38 @@ from typing import Any
 from model_store.manifest import (
     Calibration,
     CodedConcept,
-    InputContract,
     LowPrecision,
     Manifest,
-    Preprocessing,
     Segment,
     TrainingRecord,
 )
-from nca.architecture import Architecture
-from nca.quality import Line
 from training.config import TrainingConfig
-from training.data import Case
+from training.crossval import FoldResult
 
 VERSION_FORMAT = "%Y%m%d-%H%M%S"
 """Versions are named by the moment (UTC) they were made, so that they sort by age."""
 
 
+def version_name(moment: datetime) -> str:
+    """The name of a version made then."""
+    return moment.strftime(VERSION_FORMAT)
+
+
 def build_manifest(
-    architecture: Architecture,
+    results: Sequence[FoldResult],
     *,
     config: TrainingConfig,
-    parts: tuple[Sequence[Case], Sequence[Case]],
-    contract: InputContract,
-    lines: Sequence[Line],
+    calibration: Calibration,
     metrics: dict[str, Any],
-    minutes: float,
     low_precision: LowPrecision | None,
 ) -> Manifest:
-    """The manifest of a new version; ``parts`` are the training and the validation scans."""
+    """The manifest of a new version: the first fold's network."""
     now = datetime.now(UTC).replace(microsecond=0)
-    training, validation = (tuple(case.name for case in part) for part in parts)
+    first = results[0]
+    architecture = first.network.architecture
     return Manifest(
         name=config.model.name,
-        version=now.strftime(VERSION_FORMAT),
+        version=version_name(now),
         created=now,
         code_version=distribution_version("ncagate"),
         licence=config.model.licence,
@@ -50,28 +49,23 @@ def build_manifest(
         intended_use=config.model.intended_use,
         architecture=architecture,
         parameters=architecture.parameter_count(),
-        preprocessing=preprocessing(config),
+        preprocessing=config.preprocessing(),
         segments=tuple(
             Segment(label=label, name=one.name, code=CodedConcept(**one.code.model_dump()))
             for label, one in enumerate(config.segments, start=1)
         ),
-        contract=contract,
+        contract=first.contract,
         training=TrainingRecord(
             data=config.model.attribution,
             seed=config.seed,
-            training_scans=training,
-            validation_scans=validation,
+            training_scans=tuple(case.name for case in first.fold.training),
+            folds=tuple(tuple(case.name for case in one.fold.held_out) for one in results),
             config=config.model_dump(mode="json"),
             iterations=config.optimisation.iterations,
-            minutes=round(minutes, 1),
+            minutes=round(first.minutes, 1),
         ),
         metrics=metrics,
-        calibration=Calibration.from_lines(tuple(lines), min_dice=config.calibration.min_dice),
+        calibration=calibration,
         low_precision=low_precision,
         files={},
     )
-
-
-def preprocessing(config: TrainingConfig) -> Preprocessing:
-    """How a scan becomes the network's input."""
-    return Preprocessing(spacing_mm=config.model.spacing_mm)

@@ -20,11 +20,11 @@ from imaging.preview import render_preview
 from imaging.read import read_scan
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations
-from model_store.loaded import LoadedVersion, Prepared, SegmentResult, on_native_grid, prepare
-from model_store.manifest import Manifest, Segment
+from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
+from model_store.manifest import Manifest
 from nca.engine import Engine, Progress
 from nca.ensemble import Prediction, predict
-from nca.quality import Evidence, Judgement, Reason, Verdict, judge
+from nca.gate import Gate, Judgement, Policy, Reason, Rule, Verdict
 
 StageCallback = Callable[[str, float], None]
 """Called with the stage's name and the share of the whole that is done; raising CancelledError stops there."""
@@ -33,9 +33,9 @@ STAGES = ("read", "prepare", "segment", "judge", "write")
 
 @dataclass(frozen=True)
 class Options:
-    """What a request chooses: the Dice a mask must be predicted to reach, the ensemble's size, the seed."""
+    """What a request chooses: what is asked of an accepted mask, the ensemble's size, the seed."""
 
-    min_dice: float
+    policy: Policy
     members: int
     seed: int
 
@@ -50,15 +50,22 @@ class OutputNames:
 
 
 @dataclass(frozen=True)
-class SegmentRecord:
-    """What is said of one structure."""
+class StructureRecord:
+    """What is said of one structure; the union of several has no label of its own.
 
-    label: int
+    Attributes:
+        dice_interval: range of the true Dice (90 %).
+        required_dice: what the predicted Dice had to reach.
+    """
+
+    label: int | None
     name: str
     verdict: Verdict
     reasons: tuple[Reason, ...]
     nqm: float | None
     predicted_dice: float | None
+    dice_interval: tuple[float, float] | None
+    required_dice: float | None
     pairwise_dice: float | None
     nqm_threshold: float | None
     volume_ml: float
@@ -66,14 +73,23 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """What is said of a scan: accepted only where every structure is; the figures are those of the worst one."""
+    """What is said of a scan: accepted only where every structure is; the figures are those of the worst one.
+
+    Attributes:
+        volume_ml: of all segments together.
+        segments: one record per segment, and with several one more, of their union.
+    """
 
     verdict: Verdict
     reasons: tuple[Reason, ...]
+    rule: Rule
     nqm: float | None
     predicted_dice: float | None
+    dice_interval: tuple[float, float] | None
+    required_dice: float | None
     pairwise_dice: float | None
     min_dice: float
+    alpha: float
     nqm_threshold: float | None
     volume_ml: float
     members: int
@@ -84,7 +100,7 @@ class Record:
     seconds: float
     stage_seconds: dict[str, float]
     warnings: tuple[str, ...]
-    segments: tuple[SegmentRecord, ...]
+    segments: tuple[StructureRecord, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -124,7 +140,7 @@ def segment_scan(
         del scan  # what the network saw takes as much memory as the volume
     with clock.stage("judge"):
         results = results or _nothing(volume, manifest)
-        records = _judge(results, manifest, options=options, breaches=breaches)
+        records = _judge(results, version, options=options, breaches=breaches)
     with clock.stage("write"):
         _write(volume, results, records, manifest=manifest, out=out, names=names)
     return _record(records, version=version, options=options, engine=engine, clock=clock, warnings=volume.warnings)
@@ -165,59 +181,49 @@ def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[
 
 def _segment(
     scan: Prepared, version: LoadedVersion, *, engine: Engine, options: Options, clock: _Clock
-) -> list[SegmentResult]:
+) -> list[StructureResult]:
     predictions = predict(
         engine, version.network, scan.image, seed=options.seed, members=options.members, on_progress=clock.progress
     )
     return on_native_grid(scan, predictions)
 
 
-def _nothing(volume: Volume, manifest: Manifest) -> list[SegmentResult]:
+def _nothing(volume: Volume, manifest: Manifest) -> list[StructureResult]:
     """Empty masks of a scan that no member was run on."""
     blank = np.zeros(volume.array.shape, np.float32)
-    nothing = Prediction(mean=blank, deviation=blank, members=0, nqm=None, pairwise_dice=None, finite=True)
-    return [SegmentResult(nothing, blank > 0, blank, 0.0) for _ in manifest.segments]
+    nothing = Prediction(
+        mean=blank, deviation=blank, members=0, nqm=None, mask_nqm=None, entropy=None, pairwise_dice=None, finite=True
+    )
+    return [StructureResult(nothing, blank > 0, blank, 0.0) for _ in manifest.structures]
 
 
 def _judge(
-    results: Sequence[SegmentResult], manifest: Manifest, *, options: Options, breaches: Sequence[Reason]
-) -> list[SegmentRecord]:
+    results: Sequence[StructureResult], version: LoadedVersion, *, options: Options, breaches: Sequence[Reason]
+) -> list[StructureRecord]:
+    manifest = version.manifest
+    labels = [*(segment.label for segment in manifest.segments), None]  # the union's, where there is one
     return [
-        _segment_record(
-            segment, result, _judgement(result, plausible, manifest=manifest, options=options, breaches=breaches)
-        )
-        for segment, plausible, result in zip(manifest.segments, manifest.contract.volume_ml, results, strict=True)
+        _structure_record(name, label, result, _judgement(result, gate, options=options, breaches=breaches))
+        for name, label, gate, result in zip(manifest.structures, labels, version.gates, results, strict=False)
     ]
 
 
-def _judgement(
-    result: SegmentResult,
-    plausible_ml: tuple[float, float],
-    *,
-    manifest: Manifest,
-    options: Options,
-    breaches: Sequence[Reason],
-) -> Judgement:
-    prediction = result.prediction
-    if not prediction.members:
-        return Judgement("flag", tuple(breaches), None, None)
-    return judge(
-        Evidence(prediction.nqm, prediction.finite, result.volume_ml, prediction.members),
-        lines=manifest.calibration.lines,
-        volume_ml_range=plausible_ml,
-        min_dice=options.min_dice,
-        violations=breaches,
-    )
+def _judgement(result: StructureResult, gate: Gate, *, options: Options, breaches: Sequence[Reason]) -> Judgement:
+    if not result.prediction.members:
+        return Judgement("flag", tuple(breaches), options.policy.rule)
+    return gate.judge(result.observed, options.policy, violations=breaches)
 
 
-def _segment_record(segment: Segment, result: SegmentResult, judgement: Judgement) -> SegmentRecord:
-    return SegmentRecord(
-        label=segment.label,
-        name=segment.name,
+def _structure_record(name: str, label: int | None, result: StructureResult, judgement: Judgement) -> StructureRecord:
+    return StructureRecord(
+        label=label,
+        name=name,
         verdict=judgement.verdict,
         reasons=judgement.reasons,
         nqm=result.prediction.nqm,
         predicted_dice=judgement.predicted_dice,
+        dice_interval=judgement.dice_interval,
+        required_dice=judgement.required_dice,
         pairwise_dice=result.prediction.pairwise_dice,
         nqm_threshold=judgement.nqm_threshold,
         volume_ml=result.volume_ml,
@@ -226,8 +232,8 @@ def _segment_record(segment: Segment, result: SegmentResult, judgement: Judgemen
 
 def _write(
     volume: Volume,
-    results: Sequence[SegmentResult],
-    records: Sequence[SegmentRecord],
+    results: Sequence[StructureResult],
+    records: Sequence[StructureRecord],
     *,
     manifest: Manifest,
     out: Path,
@@ -235,7 +241,8 @@ def _write(
 ) -> None:
     labels: NDArray[np.uint8] = np.zeros(volume.array.shape, np.uint8)
     for record, result in zip(records, results, strict=True):
-        labels[result.mask] = record.label
+        if record.label is not None:
+            labels[result.mask] = record.label
     uncertainty: NDArray[np.float32] = reduce(np.maximum, (result.deviation for result in results))
     source = f"ncagate {manifest.name} {manifest.version}"
     write_nifti(out / names.mask, labels, volume.affine, description=source)
@@ -252,23 +259,25 @@ def _write(
     (out / names.preview).write_bytes(picture)
 
 
-def caption(record: SegmentRecord, *, manifest: Manifest) -> list[str]:
+def caption(record: StructureRecord, *, manifest: Manifest) -> list[str]:
     """The lines beneath a preview."""
     figures = [f"{manifest.name} {manifest.version}", f"{record.volume_ml:.2f} ml"]
     if record.predicted_dice is not None:
-        figures.append(f"predicted Dice {record.predicted_dice:.2f}")
-    if record.nqm is not None and record.nqm_threshold is not None:
-        figures.append(f"NQM {record.nqm:.3f} (limit {record.nqm_threshold:.3f})")
+        low, high = record.dice_interval or (record.predicted_dice, record.predicted_dice)
+        between = f" ({low:.2f} to {high:.2f})" if high > low else ""
+        figures.append(f"predicted Dice {record.predicted_dice:.2f}{between}")
+    if record.nqm is not None:
+        figures.append(f"NQM {record.nqm:.3f}")
     return [" · ".join(figures), *(reason.detail for reason in record.reasons)]
 
 
-def _worst(records: Sequence[SegmentRecord]) -> SegmentRecord:
+def _worst(records: Sequence[StructureRecord]) -> StructureRecord:
     """A flagged structure before an accepted one, then the lowest predicted Dice."""
     return min(records, key=lambda one: (one.verdict == "accept", one.predicted_dice or 0.0))
 
 
 def _record(
-    records: Sequence[SegmentRecord],
+    records: Sequence[StructureRecord],
     *,
     version: LoadedVersion,
     options: Options,
@@ -281,12 +290,16 @@ def _record(
     return Record(
         verdict=worst.verdict,
         reasons=tuple(reasons),
+        rule=options.policy.rule,
         nqm=worst.nqm,
         predicted_dice=worst.predicted_dice,
+        dice_interval=worst.dice_interval,
+        required_dice=worst.required_dice,
         pairwise_dice=worst.pairwise_dice,
-        min_dice=options.min_dice,
+        min_dice=options.policy.min_dice,
+        alpha=options.policy.alpha,
         nqm_threshold=worst.nqm_threshold,
-        volume_ml=sum(record.volume_ml for record in records),
+        volume_ml=records[-1].volume_ml,
         members=options.members,
         model=version.manifest.name,
         version=version.manifest.version,

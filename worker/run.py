@@ -20,6 +20,7 @@ from model_store.loaded import LoadedVersion, load_version
 from model_store.registry import Registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
+from nca.gate import Policy
 from ncagate.settings import Settings
 from worker.heart import Heart
 from worker.pipeline import Options, segment_scan
@@ -100,7 +101,11 @@ class Runner:
                 self.blobs.input_files(job.id),
                 self.load(request.model, request.version),
                 engine=self.engine,
-                options=Options(min_dice=request.min_dice, members=request.members, seed=request.seed),
+                options=Options(
+                    policy=Policy(request.min_dice, request.alpha, request.rule),
+                    members=request.members,
+                    seed=request.seed,
+                ),
                 limits=self.limits,
                 out=out,
                 workdir=workdir,

@@ -16,7 +16,8 @@ def config() -> TrainingConfig:
     """The shipped configuration on small crops."""
     shipped = load_config(SHIPPED)
     patches = (PatchSection(start=0.0, size=(8, 8, 8)), PatchSection(start=0.6, size=(12, 12, 12)))
-    optimisation = shipped.optimisation.model_copy(update={"crop": (16, 16, 16), "patches": patches})
+    small = {"crop": (16, 16, 16), "patches": patches, "iterations": 5000}
+    optimisation = shipped.optimisation.model_copy(update=small)
     return shipped.model_copy(update={"optimisation": optimisation})
 
 

@@ -16,8 +16,8 @@ from nibabel.nifti1 import Nifti1Image
 from model_store.manifest import Manifest
 
 FIELDS = {
-    "scan", "verdict", "reasons", "nqm", "predicted_dice", "pairwise_dice", "volume_ml", "model", "version", "seed",
-    "engine", "seconds",
+    "scan", "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
+    "volume_ml", "model", "version", "seed", "engine", "seconds",
 }  # fmt: skip
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,6 +84,15 @@ class TestSegment:
         a, b = ((tmp_path / folder / "scan_uncertainty.nii.gz").read_bytes() for folder in "ab")
         assert a != b
 
+    def test_the_verdicts_options_decide(self, cli: Cli, scan: Path, tmp_path: Path) -> None:
+        found = []
+        for options in (["--rule", "nqm"], ["--alpha", "0.2"], ["--alpha", "0.001"]):
+            given = ["--out", "out", "--json", "all.json", "--min-dice", "0.05", *options]
+            cli("segment", scan, "--model", "tiny", *given)
+            (record,) = json.loads((tmp_path / "all.json").read_text())
+            found.append((record["rule"], record["verdict"]))
+        assert found == [("nqm", "accept"), ("conformal", "accept"), ("conformal", "flag")]
+
     @pytest.mark.parametrize(
         ("arguments", "code"),
         [
@@ -92,6 +101,8 @@ class TestSegment:
             (["--model", "tiny", "--version", "9"], "version_not_found"),
             (["--model", "tiny", "--engine", "abacus"], "engine_unavailable"),
             (["--model", "tiny", "--min-dice", "1.5"], "invalid_setting"),
+            (["--model", "tiny", "--alpha", "0"], "invalid_setting"),
+            (["--model", "tiny", "--rule", "coin"], "invalid_setting"),
         ],
     )
     def test_what_cannot_be_done_is_told_in_one_line(
@@ -114,9 +125,10 @@ class TestModels:
         nothing_left = cli("models", "rollback", "tiny")
         assert (nothing_left.returncode, nothing_left.stderr.count("\n")) == (2, 1)
 
-    def test_the_list_says_which_version_is_unusable(self, cli: Cli, tmp_path: Path) -> None:
-        weights = tmp_path / "models" / "tiny" / "1.0.0" / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:-1])
+    @pytest.mark.parametrize("file", ["model.safetensors", "calibration.csv"])
+    def test_the_list_says_which_version_is_unusable(self, cli: Cli, tmp_path: Path, file: str) -> None:
+        damaged = tmp_path / "models" / "tiny" / "1.0.0" / file
+        damaged.write_bytes(damaged.read_bytes()[:-1])
         listed = cli("models", "list", COLUMNS="200").stdout.splitlines()
         assert "unusable" in next(line for line in listed if "tiny" in line and "1.0.0" in line)
         assert "unusable" not in next(line for line in listed if "tiny" in line and "2.0.0" in line)

@@ -15,8 +15,9 @@ from nibabel.nifti1 import Nifti1Image
 from model_store.manifest import Manifest
 
 RESULT = {
-    "verdict", "reasons", "nqm", "predicted_dice", "pairwise_dice", "min_dice", "nqm_threshold", "volume_ml",
-    "members", "model", "version", "seed", "engine", "seconds", "stage_seconds", "warnings", "segments",
+    "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
+    "min_dice", "alpha", "nqm_threshold", "volume_ml", "members", "model", "version", "seed", "engine", "seconds",
+    "stage_seconds", "warnings", "segments",
 }  # fmt: skip
 
 
@@ -55,8 +56,9 @@ class TestSegment:
         assert nqms[0] != nqms[1]
 
     def test_options_reach_the_worker(self, stack: Any, scan: Path) -> None:
-        job = stack.segment(scan, members="3", seed="5", min_dice="0.6")
+        job = stack.segment(scan, members="3", seed="5", min_dice="0.6", alpha="0.2", rule="nqm")
         assert (job["members"], job["seed"], job["min_dice"]) == (3, 5, 0.6)
+        assert (job["alpha"], job["rule"], job["dice_interval"]) == (0.2, "nqm", None)
 
     def test_waiting_gives_the_result_in_the_same_answer(self, stack: Any, scan: Path) -> None:
         answer = _post(stack, scan, Prefer="wait=50")

@@ -71,7 +71,7 @@ def repository(engine: Engine, clock: Clock) -> JobRepository:
 
 @pytest.fixture
 def wanted() -> JobRequest:
-    return JobRequest(model="hippocampus", version="1.0.0", min_dice=0.8, members=10, seed=0)
+    return JobRequest(model="hippocampus", version="1.0.0", min_dice=0.8, alpha=0.1, rule="nqm", members=10, seed=0)
 
 
 @pytest.fixture

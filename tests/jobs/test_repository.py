@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy import JSON, Engine, type_coerce, update
 from sqlalchemy.exc import StatementError
 
 from jobs.errors import ATTEMPTS_EXHAUSTED, InvalidCursorError
@@ -41,6 +42,16 @@ class TestCreate:
         job = found(repository, submit())
         assert (job.state, job.attempt, job.progress, job.request) == (JobState.QUEUED, 0, 0.0, wanted)
         assert repository.outbox(300.0) == [job.id]
+
+    def test_a_job_from_before_there_was_a_rule_has_the_default_one(
+        self, repository: JobRepository, engine: Engine, submit: Callable[[], str], wanted: JobRequest
+    ) -> None:
+        job_id = submit()
+        old = wanted.model_dump(mode="json", exclude={"alpha", "rule"})
+        with engine.begin() as connection:
+            connection.execute(update(Job).values(request=type_coerce(old, JSON)))
+        request = found(repository, job_id).request
+        assert (request.alpha, request.rule, request.model) == (0.05, "conformal", "hippocampus")
 
     def test_an_unknown_job_is_none(self, repository: JobRepository) -> None:
         assert repository.get("f" * 32) is None

@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 
 from model_store.contract import QUANTILES, far_outside, violations
-from model_store.manifest import InputContract, IntensityQuantiles, Manifest, Preprocessing
+from model_store.manifest import (
+    InputContract,
+    IntensityQuantiles,
+    LowPrecision,
+    Manifest,
+    Preprocessing,
+    structure_names,
+)
+from nca.architecture import Architecture, Level
+from nca.gate import Plausible
 
 CONTRACT = InputContract(
     modalities=("MR",),
     spacing_mm=((0.5, 2.0), (0.5, 2.0), (0.5, 2.0)),
     extent_mm=((30.0, 50.0), (40.0, 60.0), (20.0, 50.0)),
     intensity=IntensityQuantiles(quantiles=QUANTILES, low=(-4.0,) * 7, high=(4.0,) * 7),
-    volume_ml=((1.0, 6.0),),
+    volume_ml=((1.0, 6.0), (2.0, 8.0)),
+    border_max=(0.01, 0.02),
 )
 IMAGE = np.random.default_rng(0).normal(size=(10, 10, 10)).astype(np.float32)
 ONE_MM = Preprocessing(spacing_mm=(1.0, 1.0, 1.0))
@@ -62,17 +72,79 @@ class TestFarOutside:
         assert far_outside(CONTRACT, ONE_MM, grid=grid) is far
 
 
-class TestManifest:
-    def test_survives_the_way_to_json_and_back(self, make_manifest: Callable[..., Manifest]) -> None:
-        manifest = make_manifest()
-        assert Manifest.model_validate_json(manifest.to_json()) == manifest
+class TestInputContract:
+    def test_says_of_each_structure_what_is_plausible(self) -> None:
+        assert CONTRACT.plausible == (Plausible((1.0, 6.0), 0.01), Plausible((2.0, 8.0), 0.02))
 
-    def test_a_default_line_that_is_none_of_the_lines_is_refused(self, make_manifest: Callable[..., Manifest]) -> None:
+
+class TestStructureNames:
+    def test_several_segments_are_judged_together_as_well(self) -> None:
+        assert structure_names(["anterior", "posterior"]) == ("anterior", "posterior", "union")
+
+    def test_a_single_segment_is_its_own_union(self) -> None:
+        assert structure_names(["hippocampus"]) == ("hippocampus",)
+
+
+class TestManifest:
+    two = Architecture((Level(3, 3),), channels=6, hidden=8, outputs=2)
+
+    def test_survives_the_way_to_json_and_back(self, make_manifest: Callable[..., Manifest]) -> None:
+        for manifest in (make_manifest(), make_manifest(architecture=self.two)):
+            assert Manifest.model_validate_json(manifest.to_json()) == manifest
+
+    def test_its_structures_are_its_segments_and_their_union(self, make_manifest: Callable[..., Manifest]) -> None:
+        assert make_manifest().structures == ("thing 1",)
+        assert make_manifest(architecture=self.two).structures == ("thing 1", "thing 2", "union")
+
+    @pytest.mark.parametrize(
+        "path",
+        [("contract", "volume_ml"), ("contract", "border_max"), ("calibration", "structures")],
+        ids=lambda path: path[1],
+    )
+    def test_every_structure_must_be_described(
+        self, make_manifest: Callable[..., Manifest], path: tuple[str, str]
+    ) -> None:
+        data = make_manifest(architecture=self.two).model_dump(mode="json")
+        data[path[0]][path[1]].pop()
+        with pytest.raises(ValueError, match="must be 3"):
+            Manifest.model_validate(data)
+
+    def test_a_network_with_more_outputs_than_segments_is_refused(self, make_manifest: Callable[..., Manifest]) -> None:
+        with pytest.raises(ValueError, match="segments must be as many"):
+            make_manifest(architecture=self.two, segments=make_manifest().segments)
+
+    def test_a_default_ensemble_without_a_line_is_refused(self, make_manifest: Callable[..., Manifest]) -> None:
         data = make_manifest().model_dump(mode="json")
-        data["calibration"]["slope"] = -0.5
-        with pytest.raises(ValueError, match="must be those of its line"):
+        data["calibration"]["members"] = 11
+        with pytest.raises(ValueError, match="must have a line"):
+            Manifest.model_validate(data)
+
+    def test_a_line_on_which_dice_rises_with_nqm_is_refused(self, make_manifest: Callable[..., Manifest]) -> None:
+        data = make_manifest().model_dump(mode="json")
+        data["calibration"]["structures"][0]["lines"][3]["slope"] = 0.1
+        with pytest.raises(ValueError, match="must fall as NQM rises"):
             Manifest.model_validate(data)
 
     def test_a_wrong_parameter_count_is_refused(self, make_manifest: Callable[..., Manifest]) -> None:
         with pytest.raises(ValueError, match="parameter count"):
             make_manifest(parameters=1)
+
+    def test_another_format_is_refused(self, make_manifest: Callable[..., Manifest]) -> None:
+        data = make_manifest().model_dump(mode="json")
+        with pytest.raises(ValueError, match="format"):
+            Manifest.model_validate(data | {"format": 1})
+
+    def test_its_validation_scans_are_those_held_out_from_its_own_weights(
+        self, make_manifest: Callable[..., Manifest]
+    ) -> None:
+        record = make_manifest().training
+        for folds, held_out in (((("a", "b"), ("c",)), ("a", "b")), ((), ())):
+            manifest = make_manifest(training=record.model_copy(update={"folds": folds}))
+            assert manifest.validation_scans == held_out
+
+    def test_a_proof_of_low_precision_is_that_of_one_engine(self, make_manifest: Callable[..., Manifest]) -> None:
+        proof = LowPrecision(engine="native-bf16", scans=9, dice_mean=0.9995, dice_min=0.99, verdicts_changed=0)
+        manifest = make_manifest(low_precision=proof)
+        assert manifest.proves("native-bf16")
+        assert not manifest.proves("native")
+        assert not make_manifest().proves("native-bf16")

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.calibration import CalibrationRow
 from model_store.errors import (
     CorruptVersionError,
     InvalidAliasError,
@@ -18,10 +20,15 @@ from model_store.errors import (
 from model_store.loaded import load_version
 from model_store.manifest import Manifest
 from model_store.registry import Registry
+from nca.architecture import Architecture, Level
 from nca.errors import InvalidArchitectureError
+from nca.gate import Policy
 from nca.network import Network
 
 Publish = Callable[..., Manifest]
+Rows = Callable[[Manifest], list[CalibrationRow]]
+TWO = Architecture((Level(3, 3),), channels=6, hidden=8, outputs=2)
+FILES = {"MODEL_CARD.md", "calibration.csv", "manifest.json", "model.safetensors"}
 
 
 @pytest.fixture
@@ -44,6 +51,24 @@ class TestPublish:
         for name, array in make_network().weights.items():
             np.testing.assert_array_equal(loaded.network.weights[name], array)
 
+    def test_a_version_has_its_card_and_its_calibration_beside_it(self, store: Path, publish_tiny: Publish) -> None:
+        published = publish_tiny(store)
+        folder = store / "tiny" / "1.0.0"
+        assert {one.name for one in folder.iterdir()} == FILES
+        assert set(published.files) == {"calibration.csv", "model.safetensors"}
+        assert (folder / "MODEL_CARD.md").read_text().startswith("# tiny 1.0.0\n")
+
+    def test_a_loaded_version_judges_as_its_calibration_says(
+        self, store: Path, registry: Registry, publish_tiny: Publish
+    ) -> None:
+        publish_tiny(store, architecture=TWO)
+        loaded = load_version(registry, "tiny")
+        policy = Policy(min_dice=0.8, alpha=0.05)
+        assert len(loaded.gates) == len(loaded.calibrated) == 3
+        assert [gate.required_dice(policy) for gate in loaded.gates] == [0.8] * 3
+        assert loaded.gates[0].required_dice(Policy(min_dice=0.99, alpha=0.05)) is None
+        assert {gate.members for gate in loaded.gates} == {10}
+
     def test_a_version_is_immutable(self, store: Path, publish_tiny: Publish) -> None:
         publish_tiny(store)
         before = (store / "tiny" / "1.0.0" / "model.safetensors").read_bytes()
@@ -53,10 +78,10 @@ class TestPublish:
         assert sorted(one.name for one in (store / "tiny").iterdir()) == ["1.0.0"]
 
     def test_weights_that_do_not_fit_are_not_published(
-        self, store: Path, registry: Registry, make_manifest: Callable[..., Manifest]
+        self, registry: Registry, make_manifest: Callable[..., Manifest], calibration_rows: Rows
     ) -> None:
         with pytest.raises(InvalidArchitectureError):
-            registry.publish(make_manifest(), {"level0": np.zeros(3, np.float32)})
+            registry.publish(make_manifest(), {"level0": np.zeros(3, np.float32)}, calibration_rows(make_manifest()))
         assert registry.names() == []
 
     def test_a_publish_under_way_or_broken_off_is_not_seen(
@@ -74,10 +99,12 @@ class TestPublish:
         registry: Registry,
         make_manifest: Callable[..., Manifest],
         make_network: Callable[..., Network],
+        calibration_rows: Rows,
     ) -> None:
         context = multiprocessing.get_context("fork")
         results = context.Queue()
-        arguments = (store, make_manifest(), dict(make_network().weights), results)
+        manifest = make_manifest()
+        arguments = (store, manifest, dict(make_network().weights), calibration_rows(manifest), results)
         racers = [context.Process(target=_publish_in_a_process, args=arguments) for _ in range(4)]
         for racer in racers:
             racer.start()
@@ -89,9 +116,11 @@ class TestPublish:
         assert [one.name for one in (store / "tiny").iterdir()] == ["1.0.0"]
 
 
-def _publish_in_a_process(store: Path, manifest: Manifest, weights: dict[str, Any], results: Any) -> None:
+def _publish_in_a_process(
+    store: Path, manifest: Manifest, weights: dict[str, Any], rows: list[CalibrationRow], results: Any
+) -> None:
     try:
-        Registry(store, shipped=None).publish(manifest, weights)
+        Registry(store, shipped=None).publish(manifest, weights, rows)
         results.put("published")
     except VersionExistsError as error:
         results.put(error.code)
@@ -154,10 +183,51 @@ class TestCorruption:
         assert registry.resolve("tiny").version == "good"
         assert registry.versions("tiny") == ["bad", "good"]
 
-    def test_a_missing_file_is_refused(self, registry: Registry, two: Path) -> None:
-        (two / "model.safetensors").unlink()
-        with pytest.raises(CorruptVersionError):
+    @pytest.mark.parametrize("file", ["model.safetensors", "calibration.csv"])
+    def test_a_missing_file_is_refused(self, registry: Registry, two: Path, file: str) -> None:
+        (two / file).unlink()
+        with pytest.raises(CorruptVersionError, match=f"tiny bad: {file} cannot be read"):
             load_version(registry, "tiny", "bad")
+        with pytest.raises(CorruptVersionError):
+            registry.check(registry.manifest("tiny", "bad"))
+
+    def test_a_calibration_that_was_changed_is_refused(self, registry: Registry, two: Path) -> None:
+        file = two / "calibration.csv"
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if ",0.1000," not in line))  # failures left out
+        with pytest.raises(CorruptVersionError, match=r"tiny bad: calibration\.csv is not the one"):
+            load_version(registry, "tiny", "bad")
+        assert load_version(registry, "tiny", "good").manifest.version == "good"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "structure,scan\n0,a\n",
+            "structure,scan,condition,predicted,dice,refused\n",
+            "structure,scan,condition,predicted,dice,refused\n0,a,clean,0.9,nan,0\n",
+            "structure,scan,condition,predicted,dice,refused\n0,a,clean,high,0.9,0\n",
+            "structure,scan,condition,predicted,dice,refused\n0,a\n",
+            "structure,scan,condition,predicted,dice,refused\n1,a,clean,0.9,0.9,0\n",
+        ],
+        ids=["empty", "other columns", "no rows", "a NaN", "a word", "a row cut off", "another structure's"],
+    )
+    def test_a_calibration_of_the_right_sum_that_makes_no_sense_is_refused(
+        self, registry: Registry, two: Path, text: str
+    ) -> None:
+        (two / "calibration.csv").write_text(text)
+        manifest = json.loads((two / "manifest.json").read_text())
+        manifest["files"]["calibration.csv"] = hashlib.sha256(text.encode()).hexdigest()
+        (two / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(CorruptVersionError, match="tiny bad: the calibration cannot be used"):
+            load_version(registry, "tiny", "bad")
+
+    def test_a_whole_version_passes_the_check(self, registry: Registry, two: Path) -> None:
+        good = registry.manifest("tiny", "good")
+        registry.check(good)
+        self.flip(two.parent / "good" / "calibration.csv", -2)
+        with pytest.raises(CorruptVersionError):
+            registry.check(good)
 
     def test_a_version_moved_under_another_name_is_refused(self, store: Path, registry: Registry, two: Path) -> None:
         two.rename(store / "tiny" / "other")
@@ -176,8 +246,9 @@ class TestCorruption:
         with pytest.raises(CorruptVersionError):
             load_version(registry, "tiny", "bad")
 
-    def test_an_alias_is_not_pointed_at_a_corrupt_version(self, registry: Registry, two: Path) -> None:
-        self.flip(two / "model.safetensors", -1)
+    @pytest.mark.parametrize("file", ["model.safetensors", "calibration.csv"])
+    def test_an_alias_is_not_pointed_at_a_corrupt_version(self, registry: Registry, two: Path, file: str) -> None:
+        self.flip(two / file, -1)
         with pytest.raises(CorruptVersionError):
             registry.set_alias("tiny", "production", "bad")
         assert registry.aliases("tiny") == {}

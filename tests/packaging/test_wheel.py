@@ -48,6 +48,8 @@ class TestContents:
         for pattern in (
             r"model_store/published/hippocampus/[\w-]+/model\.safetensors",
             r"model_store/published/hippocampus/[\w-]+/manifest\.json",
+            r"model_store/published/hippocampus/[\w-]+/calibration\.csv",
+            r"model_store/published/hippocampus/[\w-]+/MODEL_CARD\.md",
             r"jobs/migrations/versions/\w+\.py",
             r"training/configs/hippocampus\.toml",
             r"nca/engine/native/_core\.pyi",

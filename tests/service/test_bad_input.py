@@ -77,6 +77,7 @@ class TestForm:
         ("field", "value"),
         [
             ("min_dice", "0"), ("min_dice", "1"), ("min_dice", "nan"), ("min_dice", "high"),
+            ("alpha", "0"), ("alpha", "1"), ("alpha", "nan"), ("alpha", "5%"), ("rule", "coin"), ("rule", ""),
             ("members", "0"), ("members", "51"), ("members", "2.5"),
             ("seed", "-1"), ("seed", str(2**63)), ("seed", "1" * 300), ("model", ""),
         ],

@@ -39,6 +39,8 @@ class TestShow:
         service.finish(job_id)
         job = service.client.get(f"/jobs/{job_id}").json()
         assert (job["verdict"], job["nqm"], job["volume_ml"]) == ("flag", 0.3, 3.25)
+        assert (job["predicted_dice"], job["dice_interval"], job["required_dice"]) == (0.66, [0.41, 0.83], 0.8)
+        assert (job["rule"], job["alpha"]) == ("conformal", 0.05)
         assert job["stage_seconds"]["segment"] == 1.2
 
     @pytest.mark.parametrize("end", ["finish", "fail", "claim", None])

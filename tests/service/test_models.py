@@ -17,7 +17,7 @@ class TestModels:
         model = service.client.get("/models/tiny").json()
         manifest = service.client.get(model["versions"][0]["link"]).json()
         assert (manifest["name"], manifest["version"]) == ("tiny", "1.0.0")
-        assert set(manifest["files"]) == {"model.safetensors"}
+        assert set(manifest["files"]) == {"calibration.csv", "model.safetensors"}
 
     def test_an_unknown_model_or_version_is_a_404(self, service: Any) -> None:
         for path, code in [
@@ -54,7 +54,7 @@ class TestAliases:
 
 
 class TestCorruptVersion:
-    @pytest.mark.parametrize("file", ["manifest.json", "model.safetensors"])
+    @pytest.mark.parametrize("file", ["manifest.json", "model.safetensors", "calibration.csv"])
     def test_is_a_503_and_harms_no_other(self, service: Any, store: Path, file: str) -> None:
         (store / "tiny" / "1.1.0" / file).write_text("{")
         answer = service.client.post("/segment", files={"scan": b"scan"}, data={"model": "tiny", "version": "1.1.0"})

@@ -61,7 +61,9 @@ class TestDocument:
     def test_the_upload_and_the_preference_are_described(self, document: dict[str, Any]) -> None:
         operation = document["paths"]["/segment"]["post"]
         form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-        assert set(form["properties"]) == {"scan", "model", "version", "min_dice", "members", "seed"}
+        assert set(form["properties"]) == {
+            "scan", "model", "version", "min_dice", "alpha", "rule", "members", "seed"
+        }  # fmt: skip
         assert form["required"] == ["scan", "model"]
         assert [one["name"] for one in operation["parameters"]] == ["Prefer"]
 

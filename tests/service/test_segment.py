@@ -24,12 +24,22 @@ class TestAccepted:
 
     def test_the_defaults_are_the_versions_and_the_settings(self, service: Any) -> None:
         job = service.client.post("/segment", files={"scan": b"scan"}, data=FIELDS).json()
-        assert (job["version"], job["members"], job["min_dice"], job["seed"]) == ("1.0.0", 10, 0.8, 0)
+        assert (job["version"], job["members"], job["seed"]) == ("1.0.0", 10, 0)
+        assert (job["min_dice"], job["alpha"], job["rule"]) == (0.8, 0.05, "conformal")
+
+    def test_the_deployments_settings_come_before_the_defaults(self, serve: Any, broker: Any) -> None:
+        service = serve(redis_url=broker.url, min_dice=0.7, alpha=0.2, rule="nqm")
+        job = service.client.post("/segment", files={"scan": b"scan"}, data=FIELDS).json()
+        assert (job["min_dice"], job["alpha"], job["rule"]) == (0.7, 0.2, "nqm")
 
     def test_what_the_client_chose_is_kept(self, service: Any) -> None:
-        chosen = {**FIELDS, "version": "1.0.0", "min_dice": "0.9", "members": "4", "seed": "7"}
+        verdict = {"min_dice": "0.9", "alpha": "0.01", "rule": "nqm"}
+        chosen = {**FIELDS, **verdict, "version": "1.0.0", "members": "4", "seed": "7"}
         job = service.client.post("/segment", files={"scan": b"scan"}, data=chosen).json()
-        assert (job["version"], job["members"], job["min_dice"], job["seed"]) == ("1.0.0", 4, 0.9, 7)
+        assert (job["version"], job["members"], job["seed"]) == ("1.0.0", 4, 7)
+        assert (job["min_dice"], job["alpha"], job["rule"]) == (0.9, 0.01, "nqm")
+        request = service.gateway.repository.get(job["id"]).request
+        assert (request.min_dice, request.alpha, request.rule) == (0.9, 0.01, "nqm")
 
     def test_an_alias_is_pinned_to_its_version(self, service: Any) -> None:
         job = service.client.post("/segment", files={"scan": b"x"}, data={**FIELDS, "version": "production"}).json()

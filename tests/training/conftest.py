@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from imaging.nifti import write_nifti
+from nca.evidence import Evidence
+from nca.gate import Observed
+from training.artefacts import CLEAN, Condition
 from training.config import TrainingConfig
+from training.outcomes import Outcome
 
+UNDAMAGED = Condition(CLEAN)
 TINY: dict[str, Any] = {
     "seed": 3,
-    "validation_fraction": 0.25,
+    "folds": 4,
     "model": {
         "name": "ball",
         "modalities": ["MR"],
@@ -34,7 +39,7 @@ TINY: dict[str, Any] = {
         "warmup": 2,
         "checkpoint_every": 2,
     },
-    "calibration": {"members": 3, "scans": 8, "spikes_per_scan": 1},
+    "calibration": {"members": 3},
 }
 
 
@@ -44,6 +49,39 @@ def tiny_config() -> Callable[..., TrainingConfig]:
 
     def make(**optimisation: object) -> TrainingConfig:
         return TrainingConfig.model_validate({**TINY, "optimisation": {**TINY["optimisation"], **optimisation}})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_outcome() -> Callable[..., Outcome]:
+    """A made-up outcome; without ``nqm`` that of an empty mask."""
+
+    def make(
+        scan: str = "scan",
+        *,
+        dice: float = 0.9,
+        nqm: float | None = 0.05,
+        members: int = 3,
+        condition: Condition = UNDAMAGED,
+        structure: int = 0,
+        breaches: tuple[str, ...] = (),
+        volume_ml: float = 3.0,
+        border: float = 0.0,
+    ) -> Outcome:
+        evidence = None
+        if nqm is not None:
+            evidence = Evidence(
+                nqm=nqm,
+                log_nqm=float(np.log(nqm + 0.01)),
+                mask_nqm=nqm,
+                disagreement=nqm / 2,
+                entropy=nqm,
+                stray=0.0,
+                border=border,
+            )
+        observed = Observed(nqm, finite=True, volume_ml=volume_ml, members=members, evidence=evidence)
+        return Outcome(scan, condition, structure, dice, breaches, observed)
 
     return make
 

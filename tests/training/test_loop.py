@@ -9,7 +9,7 @@ import torch
 
 from training import checkpoint
 from training.config import TrainingConfig
-from training.data import Case, load_cases, split
+from training.data import Case, folds, load_cases
 from training.errors import CheckpointMismatchError, DivergedError
 from training.loop import METRICS_FILE, Report, learning_rate, new_state, train
 
@@ -22,7 +22,7 @@ def weights(model: torch.nn.Module) -> np.ndarray:
 
 class TestTrain:
     def cases(self, folder: Path, config: TrainingConfig) -> list[Case]:
-        return split(load_cases(folder, config=config), config=config)[0]
+        return list(folds(load_cases(folder, config=config), config=config)[0].training)
 
     def test_the_loss_falls_on_an_easy_task(self, ball_folder: Path, tiny_config: TinyConfig, tmp_path: Path) -> None:
         config = tiny_config(iterations=60, checkpoint_every=100)
@@ -108,16 +108,3 @@ class TestLearningRate:
         assert learning_rate(2, section) == 1.0
         assert learning_rate(52, section) == pytest.approx(0.6)
         assert learning_rate(102, section) == pytest.approx(0.2)
-
-
-class TestSplit:
-    def test_is_fixed_by_the_seed_and_shares_no_scan(self, ball_folder: Path, tiny_config: TinyConfig) -> None:
-        config = tiny_config()
-        cases = load_cases(ball_folder, config=config)
-        training, validation = split(cases, config=config)
-        again = split(cases, config=config)[1]
-        other = split(cases, config=config.model_copy(update={"seed": 4}))[1]
-        assert [case.name for case in validation] == [case.name for case in again]
-        assert {case.name for case in validation} != {case.name for case in other}
-        assert not {case.name for case in training} & {case.name for case in validation}
-        assert (len(training), len(validation)) == (12, 4)

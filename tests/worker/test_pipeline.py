@@ -1,4 +1,6 @@
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,12 +11,16 @@ from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 
 from imaging.limits import Limits
-from model_store.loaded import LoadedVersion, load_version
+from imaging.nifti import read_nifti
+from model_store.calibration import CalibrationRow
+from model_store.loaded import LoadedVersion, load_version, prepare
 from model_store.manifest import InputContract, LowPrecision, Manifest
 from model_store.registry import Registry
 from nca.architecture import Architecture, Level
 from nca.engine import Engine, get_engine
+from nca.ensemble import predict
 from nca.errors import CancelledError
+from nca.gate import Policy, Rule
 from worker.pipeline import STAGES, Options, Record, segment_scan
 
 ENGINE: Engine = get_engine("torch", threads=1)
@@ -41,6 +47,8 @@ class Run:
         *,
         members: int = 10,
         min_dice: float = 0.8,
+        alpha: float = 0.05,
+        rule: Rule = "conformal",
         engine: Engine = ENGINE,
         **rest: Any,
     ) -> Record:
@@ -52,7 +60,7 @@ class Run:
             [scan],
             version or self.version(),
             engine=engine,
-            options=Options(min_dice=min_dice, members=members, seed=0),
+            options=Options(policy=Policy(min_dice, alpha, rule), members=members, seed=0),
             limits=Limits(),
             out=self.out,
             workdir=work,
@@ -115,31 +123,137 @@ class TestResult:
         assert tuple(record.stage_seconds) == STAGES
         assert record.seconds == pytest.approx(sum(record.stage_seconds.values()))
 
-    def test_several_structures_have_a_label_and_a_verdict_each(self, run: Run, scan_file: ScanFile) -> None:
-        two = Architecture((Level(3, 3, (2, 2, 2)), Level(3, 3)), channels=6, hidden=8, outputs=2)
-        record = run(scan_file(), run.version(architecture=two))
-        assert [segment.label for segment in record.segments] == [1, 2]
-        labels = set(np.unique(np.asarray(Nifti1Image.from_filename(run.out / "mask.nii.gz").dataobj)))
-        assert labels <= {0, 1, 2}
-        flagged = any(segment.verdict == "flag" for segment in record.segments)
-        assert record.verdict == ("flag" if flagged else "accept")
+    def test_says_what_was_asked_for(self, run: Run, scan_file: ScanFile) -> None:
+        record = run(scan_file(), members=12, min_dice=0.7, alpha=0.2, rule="nqm")
+        assert (record.members, record.min_dice, record.alpha, record.rule) == (12, 0.7, 0.2, "nqm")
+
+    def test_says_what_the_verdict_rests_on(self, run: Run, scan_file: ScanFile) -> None:
+        record = run(scan_file())
+        (structure,) = record.segments
+        assert record.nqm is not None
+        assert record.predicted_dice == pytest.approx(0.95 - 0.1 * record.nqm)
+        assert record.required_dice == 0.8
+        assert record.nqm_threshold == pytest.approx(1.5)
+        assert record.dice_interval is not None
+        assert (structure.label, structure.name) == (1, "thing 1")
+        for name in ("nqm", "predicted_dice", "required_dice", "dice_interval", "nqm_threshold", "volume_ml"):
+            assert getattr(structure, name) == getattr(record, name)
+
+    def test_the_record_is_plain_json(self, run: Run, scan_file: ScanFile) -> None:
+        found = json.loads(json.dumps(run(scan_file()).to_json()))
+        assert found["rule"] == "conformal"
+        assert len(found["dice_interval"]) == 2
+        assert found["segments"][0]["label"] == 1
+
+
+class TestSeveralSegments:
+    two = Architecture((Level(3, 3, (2, 2, 2)), Level(3, 3)), channels=6, hidden=8, outputs=2)
+
+    def masks(self, run: Run, scan: Path) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The written labels, and the probabilities of both segments and of their union on the scan's grid."""
+        version = run.version(architecture=self.two, parameters=self.two.parameter_count())
+        run(scan, version)
+        labels = np.asarray(Nifti1Image.from_filename(run.out / "mask.nii.gz").dataobj)
+        prepared = prepare(read_nifti(scan, limits=Limits()), version.manifest.preprocessing)
+        predictions = predict(ENGINE, version.network, prepared.image, seed=0, members=10)
+        return labels, tuple(prepared.scan.to_native(one.mean) for one in predictions)
+
+    def test_there_is_a_record_for_each_and_for_their_union(self, run: Run, scan_file: ScanFile) -> None:
+        record = run(scan_file(), run.version(architecture=self.two))
+        assert [(one.label, one.name) for one in record.segments] == [(1, "thing 1"), (2, "thing 2"), (None, "union")]
+        assert record.volume_ml == record.segments[-1].volume_ml
+        assert record.volume_ml == pytest.approx(sum(one.volume_ml for one in record.segments[:-1]))
+
+    @pytest.mark.parametrize("affine", [np.eye(4), np.diag([-1.0, -1.0, 2.5, 1.0])], ids=["RAS", "anisotropic LPS"])
+    def test_the_labels_neither_overlap_nor_leave_a_gap_in_the_union(
+        self, run: Run, scan_file: ScanFile, affine: np.ndarray
+    ) -> None:
+        labels, (first, second, union) = self.masks(run, scan_file(affine=affine))
+        np.testing.assert_array_equal(labels > 0, union > 0.5)
+        np.testing.assert_array_equal(labels == 1, (union > 0.5) & (first >= second))
+        np.testing.assert_array_equal(labels == 2, (union > 0.5) & (first < second))
+        assert set(np.unique(labels)) == {0, 1, 2}
+        # a mask of each at 0.5 would have left a gap between them
+        assert ((labels > 0) & (first <= 0.5) & (second <= 0.5)).any()
+
+    def test_volumes_are_those_of_the_written_labels(self, run: Run, scan_file: ScanFile) -> None:
+        record = run(scan_file(), run.version(architecture=self.two))
+        labels = np.asarray(Nifti1Image.from_filename(run.out / "mask.nii.gz").dataobj)
+        counted = [np.count_nonzero(labels == 1), np.count_nonzero(labels == 2), np.count_nonzero(labels)]
+        assert [one.volume_ml for one in record.segments] == [pytest.approx(count / 1000) for count in counted]
+
+    def test_is_accepted_only_where_every_structure_is(
+        self, run: Run, scan_file: ScanFile, make_manifest: Callable[..., Manifest]
+    ) -> None:
+        accepted = run(scan_file(), run.version(architecture=self.two), min_dice=0.05)
+        assert [one.verdict for one in accepted.segments] == ["accept"] * 3
+        assert accepted.verdict == "accept"
+        for structure in range(3):
+            ranges = [(0.0, 1e6)] * 3
+            ranges[structure] = (1e5, 1e6)
+            contract = with_contract(make_manifest(architecture=self.two), volume_ml=tuple(ranges))
+            record = run(scan_file(), run.version(architecture=self.two, contract=contract), min_dice=0.05)
+            verdicts = ["accept"] * 3
+            verdicts[structure] = "flag"
+            assert [one.verdict for one in record.segments] == verdicts
+            assert record.verdict == "flag"
+            assert record.nqm == record.segments[structure].nqm  # the figures are those of the worst
+            assert [reason.code for reason in record.reasons] == ["volume_implausible"]
+
+    def test_a_reason_that_holds_for_all_is_told_once(
+        self, run: Run, scan_file: ScanFile, make_manifest: Callable[..., Manifest]
+    ) -> None:
+        contract = with_contract(make_manifest(architecture=self.two), spacing_mm=((2.0, 3.0),) * 3)
+        record = run(scan_file(), run.version(architecture=self.two, contract=contract), min_dice=0.05)
+        assert [reason.code for reason in record.reasons] == ["spacing_out_of_range"]
+
+    def test_a_scan_far_too_large_has_an_empty_record_for_each(
+        self, run: Run, scan_file: ScanFile, make_manifest: Callable[..., Manifest]
+    ) -> None:
+        contract = with_contract(make_manifest(architecture=self.two), extent_mm=((5.0, 10.0),) * 3)
+        record = run(scan_file(), run.version(architecture=self.two, contract=contract))
+        assert [one.name for one in record.segments] == ["thing 1", "thing 2", "union"]
+        assert {(one.verdict, one.nqm, one.volume_ml) for one in record.segments} == {("flag", None, 0.0)}
 
 
 class TestVerdict:
     def codes(self, record: Record) -> set[str]:
         return {reason.code for reason in record.reasons}
 
-    def test_a_mask_is_accepted_where_nothing_speaks_against_it(self, run: Run, scan_file: ScanFile) -> None:
-        record = run(scan_file(), min_dice=0.05)
+    @pytest.mark.parametrize("rule", ["nqm", "conformal"])
+    def test_a_mask_is_accepted_where_nothing_speaks_against_it(
+        self, run: Run, scan_file: ScanFile, rule: Rule
+    ) -> None:
+        record = run(scan_file(), min_dice=0.05, rule=rule)
         assert (record.verdict, record.reasons) == ("accept", ())
 
-    def test_a_limit_that_nothing_reaches_flags(self, run: Run, scan_file: ScanFile) -> None:
-        record = run(scan_file(), min_dice=0.99)
-        assert record.verdict == "flag"
-        assert "nqm_above_threshold" in self.codes(record)
+    @pytest.mark.parametrize(("rule", "code"), [("nqm", "nqm_above_threshold"), ("conformal", "risk_not_certified")])
+    def test_a_limit_that_nothing_reaches_flags(self, run: Run, scan_file: ScanFile, rule: Rule, code: str) -> None:
+        record = run(scan_file(), min_dice=0.99, rule=rule)
+        assert (record.verdict, self.codes(record)) == ("flag", {code})
 
-    def test_a_single_member_is_never_accepted(self, run: Run, scan_file: ScanFile) -> None:
-        record = run(scan_file(), members=1, min_dice=0.05)
+    def test_a_predicted_dice_below_the_limit_flags(
+        self, run: Run, scan_file: ScanFile, calibration_rows: Callable[[Manifest], list[CalibrationRow]]
+    ) -> None:
+        version = run.version()
+        predicted = run(scan_file(), version).predicted_dice or 0.0
+        rows = [replace(row, predicted=0.999, dice=0.999) for row in calibration_rows(version.manifest)]
+        record = run(scan_file(), run.version(rows=rows), min_dice=predicted + 0.001)
+        assert (record.verdict, self.codes(record)) == ("flag", {"predicted_dice_too_low"})
+        assert record.required_dice == 0.999
+
+    def test_a_smaller_risk_than_the_calibration_shows_flags(self, run: Run, scan_file: ScanFile) -> None:
+        record = run(scan_file(), min_dice=0.05, alpha=0.001)
+        assert (record.verdict, self.codes(record)) == ("flag", {"risk_not_certified"})
+
+    def test_the_papers_rule_takes_every_ensemble_that_has_a_line(self, run: Run, scan_file: ScanFile) -> None:
+        assert run(scan_file(), members=2, min_dice=0.05, rule="nqm").verdict == "accept"
+        record = run(scan_file(), members=2, min_dice=0.05)
+        assert (record.verdict, self.codes(record)) == ("flag", {"ensemble_too_small"})
+
+    @pytest.mark.parametrize("rule", ["nqm", "conformal"])
+    def test_a_single_member_is_never_accepted(self, run: Run, scan_file: ScanFile, rule: Rule) -> None:
+        record = run(scan_file(), members=1, min_dice=0.05, rule=rule)
         assert (record.verdict, self.codes(record)) == ("flag", {"ensemble_too_small"})
 
     @pytest.mark.parametrize(
@@ -148,6 +262,7 @@ class TestVerdict:
             ({"spacing_mm": ((2.0, 3.0),) * 3}, "spacing_out_of_range"),
             ({"extent_mm": ((30.0, 300.0),) * 3}, "extent_out_of_range"),
             ({"volume_ml": ((1e5, 1e6),)}, "volume_implausible"),
+            ({"border_max": (0.0,)}, "structure_cut_off"),
         ],
     )
     def test_a_breach_of_the_contract_flags(
@@ -186,7 +301,7 @@ class TestVerdict:
         }
         weights = {name: array.astype(np.float32) for name, array in weights.items()}
         network = type(version.network)(version.network.architecture, weights)
-        record = run(scan_file(), LoadedVersion(version.manifest, network), min_dice=0.05)
+        record = run(scan_file(), LoadedVersion(version.manifest, network, version.calibrated), min_dice=0.05)
         assert record.verdict == "flag"
 
 

@@ -12,6 +12,7 @@ from model_store.loaded import LoadedVersion, load_version
 from model_store.manifest import Manifest
 from model_store.registry import Registry
 from nca.engine import get_engine
+from nca.gate import Policy
 from worker.pipeline import Options, Record, segment_scan
 
 SMALL = ((20.0, 80.0),) * 3
@@ -35,7 +36,7 @@ def run(scan: Path, version: LoadedVersion, folder: Path) -> Record:
         [scan],
         version,
         engine=get_engine("torch", threads=1),
-        options=Options(min_dice=0.8, members=3, seed=0),
+        options=Options(policy=Policy(min_dice=0.8, alpha=0.05, rule="nqm"), members=3, seed=0),
         limits=Limits(),
         out=folder / "out",
         workdir=folder / "work",

@@ -3,6 +3,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -26,12 +27,13 @@ class Desk:
         self.runner = Runner(self.settings)
         self.repository, self.blobs = self.runner.repository, self.runner.blobs
 
-    def submit(self, data: bytes, *, members: int = 3, version: str = "1.0.0") -> str:
+    def submit(self, data: bytes, *, members: int = 3, **options: Any) -> str:
         job_id = uuid4().hex
         with self.blobs.staging() as staged:
             (staged / "0000").write_bytes(data)
             self.blobs.commit_input(staged, job_id)
-        request = JobRequest(model="tiny", version=version, min_dice=0.8, members=members, seed=0)
+        chosen = {"version": "1.0.0", "min_dice": 0.8, "seed": 0, **options}
+        request = JobRequest(model="tiny", members=members, **chosen)
         self.repository.create(job_id, request)
         return job_id
 
@@ -59,6 +61,16 @@ class TestRun:
         names = sorted(one.name for one in desk.blobs.result_dir(job_id, job.attempt).iterdir())
         assert names == ["mask.nii.gz", "preview.png", "uncertainty.nii.gz"]
 
+    def test_the_request_decides_on_the_verdict(self, desk: Desk, scan_file: ScanFile) -> None:
+        records = []
+        for options in ({"rule": "nqm"}, {"rule": "conformal", "alpha": 0.2}, {"rule": "conformal", "alpha": 0.001}):
+            job_id = desk.submit(scan_file().read_bytes(), members=10, min_dice=0.05, **options)
+            desk.runner.run(job_id)
+            records.append(desk.job(job_id).result or {})
+        assert [(one["rule"], one["alpha"], one["verdict"]) for one in records] == [
+            ("nqm", 0.05, "accept"), ("conformal", 0.2, "accept"), ("conformal", 0.001, "flag")
+        ]  # fmt: skip
+
     def test_a_second_delivery_does_nothing(self, desk: Desk, scan_file: ScanFile) -> None:
         job_id = desk.submit(scan_file().read_bytes())
         desk.runner.run(job_id)
@@ -73,9 +85,12 @@ class TestRun:
         job = desk.job(job_id)
         assert (job.state, job.error_code, job.attempt) == (JobState.FAILED, "unknown_format", 1)
 
-    def test_a_version_that_became_corrupt_fails_the_job_by_name(self, desk: Desk, scan_file: ScanFile) -> None:
+    @pytest.mark.parametrize("file", ["model.safetensors", "calibration.csv"])
+    def test_a_version_that_became_corrupt_fails_the_job_by_name(
+        self, desk: Desk, scan_file: ScanFile, file: str
+    ) -> None:
         job_id = desk.submit(scan_file().read_bytes())
-        (desk.settings.models / "tiny" / "1.0.0" / "model.safetensors").write_bytes(b"")
+        (desk.settings.models / "tiny" / "1.0.0" / file).write_bytes(b"")
         desk.runner.run(job_id)
         job = desk.job(job_id)
         assert (job.state, job.error_code) == (JobState.FAILED, "version_corrupt")

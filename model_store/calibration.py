@@ -1,0 +1,80 @@
+"""calibration.csv of a version: what became of the scans that its verdict was calibrated on."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nca.conformal import Calibrated
+
+COLUMNS = ("structure", "scan", "condition", "predicted", "dice", "refused")
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """One structure of one scan under one condition; ``predicted`` and ``refused`` as in `nca.conformal.Calibrated`."""
+
+    structure: int
+    scan: str
+    condition: str
+    predicted: float
+    dice: float
+    refused: bool
+
+
+def encode(rows: Sequence[CalibrationRow]) -> bytes:
+    """The file's content; figures to four digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in rows:
+        figures = f"{one.predicted:.4f}", f"{one.dice:.4f}", int(one.refused)
+        writer.writerow((one.structure, one.scan, one.condition, *figures))
+    return text.getvalue().encode()
+
+
+def decode(data: bytes, *, structures: int) -> tuple[Calibrated, ...]:
+    """One `Calibrated` per structure.
+
+    Raises:
+        ValueError: the content is not that of such a file, or a structure has no outcomes.
+    """
+    reader = csv.DictReader(io.StringIO(data.decode()))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ValueError(f"the columns are {reader.fieldnames}")
+    rows = [
+        CalibrationRow(
+            int(row["structure"]),
+            row["scan"],
+            row["condition"],
+            float(row["predicted"]),
+            float(row["dice"]),
+            row["refused"] == "1",
+        )
+        for row in reader
+    ]
+    return tuple(calibrated([row for row in rows if row.structure == index]) for index in range(structures))
+
+
+def calibrated(rows: Sequence[CalibrationRow]) -> Calibrated:
+    """The rows of one structure as arrays.
+
+    Raises:
+        ValueError: there are none, or a figure is not finite.
+    """
+    if not rows:
+        raise ValueError("a structure has no outcomes")
+    numbers = {scan: number for number, scan in enumerate(dict.fromkeys(row.scan for row in rows))}
+    result = Calibrated(
+        scan=np.array([numbers[row.scan] for row in rows]),
+        predicted=np.array([row.predicted for row in rows]),
+        dice=np.array([row.dice for row in rows]),
+        refused=np.array([row.refused for row in rows]),
+    )
+    if not (np.isfinite(result.predicted).all() and np.isfinite(result.dice).all()):
+        raise ValueError("a figure is not finite")
+    return result
