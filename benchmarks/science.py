@@ -24,7 +24,7 @@ from model_store.manifest import InputContract, Range
 from nca.conformal import COVERAGE
 from nca.gate import Gate, Policy
 from nca.regression import fit_regression
-from training.artefacts import KINDS
+from training.artefacts import KINDS, SEVERITIES
 from training.calibrate import REGRESSION, calibrate
 from training.config import CalibrationSection, TrainingConfig, load_config
 from training.console import detections, figure_text, share
@@ -93,10 +93,12 @@ def measure_all(
     for index, name in enumerate(names):
         own = [[one for one in part if one.structure == index] for part in parts]
         results[name] = {
+            "severities": _severities(own, section=section),
             "scores": _scores(own, section=section),
             "left_out": _left_out(own, calibrator_for(contract, section, index), policy=policy),
             "risk": _risk(own, calibrator_for(contract, section, index)),
         }
+        _print_severities(name, results[name]["severities"], section=section)
         _print_scores(name, results[name]["scores"])
         _print_left_out(name, results[name]["left_out"])
         _print_risk(name, results[name]["risk"])
@@ -118,6 +120,17 @@ def calibrator_for(
 
 def _as_only(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [Outcome(**{**vars(one), "structure": 0}) for one in outcomes]
+
+
+def _severities(parts: Sequence[Sequence[Outcome]], *, section: CalibrationSection) -> dict[str, dict[str, Any]]:
+    """Dice of each kind at each severity."""
+    whole = [one for part in parts for one in part if one.observed.members == section.members]
+    results = {}
+    for condition in sorted({one.condition for one in whole}):
+        dices = np.array([one.dice for one in whole if one.condition == condition])
+        failed = float(np.mean(dices < section.min_dice))
+        results[str(condition)] = {"outcomes": len(dices), "dice_mean": float(dices.mean()), "failed_share": failed}
+    return results
 
 
 def _scores(parts: Sequence[Sequence[Outcome]], *, section: CalibrationSection) -> dict[str, dict[str, Any]]:
@@ -191,6 +204,15 @@ def _risk(parts: Sequence[Sequence[Outcome]], gate: Callable[[Sequence[Outcome]]
                 }
             )
     return rows
+
+
+def _print_severities(name: str, figures: dict[str, dict[str, Any]], *, section: CalibrationSection) -> None:
+    title = f"{name}: mean Dice at each severity (share below {section.min_dice:g})"
+    table = Table("kind", *(Column(str(one), justify="right") for one in SEVERITIES), title=title, box=None)
+    for kind in KINDS:
+        cells = [figures.get(f"{kind} {severity}") for severity in SEVERITIES]
+        table.add_row(kind, *(f"{one['dice_mean']:.3f} ({one['failed_share']:.0%})" if one else "-" for one in cells))
+    console.print(table)
 
 
 def _print_scores(name: str, scores: dict[str, dict[str, Any]]) -> None:

@@ -56,6 +56,12 @@ class SeveralVolumesError(ImagingError):
     code = "several_volumes"
 
 
+class VolumeMissingError(ImagingError):
+    """A file with fewer volumes than the number that the model takes."""
+
+    code = "volume_missing"
+
+
 class UnsupportedDatatypeError(ImagingError):
     """Voxels that are not plain real numbers (complex, RGB, binary)."""
 

@@ -27,6 +27,7 @@ from imaging.errors import (
     TruncatedFileError,
     UnknownFormatError,
     UnsupportedDatatypeError,
+    VolumeMissingError,
 )
 from imaging.limits import Limits
 from imaging.volume import Volume
@@ -54,16 +55,20 @@ class _Readable(Protocol):
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the voxels lie: shape (x, y, z), dtype with byte order, offset and end in bytes."""
+    """Where the voxels lie: shape (x, y, z), how many volumes, dtype with byte order, offset and end in bytes."""
 
     shape: tuple[int, int, int]
+    volumes: int
     dtype: np.dtype[Any]
     offset: int
     end: int
 
 
-def read_nifti(path: Path, *, limits: Limits) -> Volume:
+def read_nifti(path: Path, *, limits: Limits, volume: int | None = None) -> Volume:
     """Return the one volume of a .nii or .nii.gz file (told apart by content), voxels in the order of the file.
+
+    Of a file with several (a fourth axis: time, or channels) it is number ``volume``, counted from 0; None refuses such
+    files. The limits hold for the whole file.
 
     The array is float32 (x, y, z) after scl_slope and scl_inter; the affine (4, 4) is in mm, RAS+ (sform before qform).
     No memory is taken for voxels that are not in the file, and gzip is read to its CRC.
@@ -77,22 +82,35 @@ def read_nifti(path: Path, *, limits: Limits) -> Volume:
         if not magic:
             raise EmptyFileError("the file is empty")
         if magic != GZIP_MAGIC:
-            return _read_stream(file, limits=limits, left=path.stat().st_size)
+            return _read_stream(file, limits=limits, left=path.stat().st_size, volume=volume)
         with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-            return _read_stream(stream, limits=limits, left=None)
+            return _read_stream(stream, limits=limits, left=None, volume=volume)
 
 
-def _read_stream(stream: _Readable, *, limits: Limits, left: int | None) -> Volume:
+def _read_stream(stream: _Readable, *, limits: Limits, left: int | None, volume: int | None) -> Volume:
     """Read a Volume; ``left`` is the size of a plain file in bytes, None where only inflating tells it."""
     head, header = _read_header(stream)
     layout = _layout(header, limits=limits)
+    chosen = _chosen(layout, volume)
     if left is not None:
         _check_size(left, layout, truncated=True)
     affine, warnings = _affine(header)
     slope, inter = _scaling(header)
     data = _read_exactly(stream, head, layout)
-    raw = np.frombuffer(data, dtype=layout.dtype, offset=layout.offset).reshape(layout.shape, order="F")
+    shape = (*layout.shape, layout.volumes)
+    raw = np.frombuffer(data, dtype=layout.dtype, offset=layout.offset).reshape(shape, order="F")[..., chosen]
     return Volume(_scale(raw, slope, inter), affine, warnings=warnings)
+
+
+def _chosen(layout: _Layout, volume: int | None) -> int:
+    """Return the number of the volume to take; of a file with one it is that one, whatever is asked for."""
+    if layout.volumes == 1:
+        return 0
+    if volume is None:
+        raise SeveralVolumesError("the file holds several volumes")
+    if volume >= layout.volumes:
+        raise VolumeMissingError(f"the file holds {layout.volumes} volumes; number {volume} (from 0) is needed")
+    return volume
 
 
 def _read(stream: _Readable, count: int) -> bytes:
@@ -133,16 +151,14 @@ def _read_header(stream: _Readable) -> tuple[bytes, nib.Nifti1Header]:
     return head, nib.Nifti1Header(head, endianness=order, check=False)
 
 
-def _shape(header: nib.Nifti1Header) -> tuple[int, int, int]:
-    """Return (x, y, z); trailing axes of length 1 are dropped."""
+def _shape(header: nib.Nifti1Header) -> tuple[tuple[int, int, int], int]:
+    """Return (x, y, z) and the number of volumes, along whatever further axes there are."""
     count, *dims = (int(value) for value in header["dim"])
     if not 1 <= count <= 7 or any(size < 1 for size in dims[:count]):
         raise HeaderSizeMismatchError("the header has an axis of zero or negative length")
     if count < 3 or 1 in dims[:3]:  # one slice has no extent along its normal, however many axes are written
         raise NotThreeDimensionalError("the image has fewer than 3 axes of more than one voxel")
-    if any(size != 1 for size in dims[3:count]):
-        raise SeveralVolumesError("the file holds several volumes")
-    return dims[0], dims[1], dims[2]
+    return (dims[0], dims[1], dims[2]), math.prod(dims[3:count])
 
 
 def _dtype(header: nib.Nifti1Header) -> np.dtype[Any]:
@@ -158,8 +174,8 @@ def _dtype(header: nib.Nifti1Header) -> np.dtype[Any]:
 
 def _layout(header: nib.Nifti1Header, *, limits: Limits) -> _Layout:
     """Return where the voxels must lie, from the header alone, within the limits."""
-    shape, dtype, offset = _shape(header), _dtype(header), float(header["vox_offset"])
-    voxels = math.prod(shape)
+    (shape, volumes), dtype, offset = _shape(header), _dtype(header), float(header["vox_offset"])
+    voxels = math.prod(shape) * volumes
     if voxels > limits.voxels:
         raise TooManyVoxelsError(f"the header claims {voxels} voxels, more than {limits.voxels}")
     if not header.sizeof_hdr + EXTENDER_BYTES <= offset <= limits.unpacked_bytes:
@@ -167,7 +183,7 @@ def _layout(header: nib.Nifti1Header, *, limits: Limits) -> _Layout:
     end = int(offset) + voxels * dtype.itemsize
     if end > limits.unpacked_bytes:
         raise TooManyBytesError(f"the header claims {end} bytes, more than {limits.unpacked_bytes}")
-    return _Layout(shape, dtype, int(offset), end)
+    return _Layout(shape, volumes, dtype, int(offset), end)
 
 
 def _check_size(size: int, layout: _Layout, *, truncated: bool) -> None:
@@ -218,7 +234,7 @@ def _affine(header: nib.Nifti1Header) -> tuple[NDArray[np.float64], tuple[str, .
     if not (np.isfinite(zooms).all() and (zooms > 0).all()):
         raise SingularAffineError("a voxel size is not a positive number")
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # qfac; the standard reads 0 as 1
-    shape = _shape(header)
+    shape, _ = _shape(header)
     header.set_data_shape(shape)
     unit = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     scale = np.diag([unit, unit, unit, 1.0])

@@ -54,9 +54,13 @@ class Segment(_Part):
 
 
 class Preprocessing(_Part):
-    """How a scan becomes the network's input: RAS+ axes, this spacing (mm; None keeps the scan's), z-scores."""
+    """How a scan becomes the network's input: RAS+ axes, this spacing (mm; None keeps the scan's), z-scores.
+
+    ``volume`` is the one that is taken of a NIfTI file with several, from 0; None refuses such files.
+    """
 
     spacing_mm: Spacing | None
+    volume: Annotated[int, Field(ge=0)] | None = None
     normalisation: Literal["z-score"] = "z-score"
 
 

@@ -138,12 +138,13 @@ def plan(
     name: Annotated[str, typer.Option(help="Name of the model.")],
     out: Annotated[Path, typer.Option(help="Configuration to write (TOML).")],
     union: Annotated[bool, typer.Option("--union", help="All labels are one structure.")] = False,
+    volume: Annotated[int | None, typer.Option(min=0, help="Which volume of 4-D files, from 0.")] = None,
 ) -> None:
     """Look at labelled scans and write a training configuration for them."""
     with _told():
         from training.plan import make_plan, read_facts, to_toml
 
-        text = to_toml(make_plan(read_facts(data)), name=name, union=union)
+        text = to_toml(make_plan(read_facts(data, volume=volume)), name=name, union=union)
         out.write_text(text, encoding="utf-8")
         typer.echo(text, nl=False)
 

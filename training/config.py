@@ -46,9 +46,10 @@ class SegmentSection(_Section):
 
 
 class ModelSection(_Section):
-    """What is published and under which terms."""
+    """What is published and under which terms; ``volume`` is the one taken of scans with several (4-D), from 0."""
 
     name: str
+    volume: int | None = Field(None, ge=0)
     modalities: tuple[str, ...]
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     licence: str
@@ -175,7 +176,7 @@ class TrainingConfig(_Section):
 
     def preprocessing(self) -> Preprocessing:
         """How a scan becomes the network's input."""
-        return Preprocessing(spacing_mm=self.model.spacing_mm)
+        return Preprocessing(spacing_mm=self.model.spacing_mm, volume=self.model.volume)
 
     def network(self) -> Architecture:
         """The architecture that this configuration asks for."""

@@ -65,7 +65,8 @@ def load_case(image_path: Path, label_path: Path, *, config: TrainingConfig) -> 
         ImagingError: a file cannot be read.
     """
     limits = Limits()
-    volume, labels = read_nifti(image_path, limits=limits), read_nifti(label_path, limits=limits)
+    volume = read_nifti(image_path, limits=limits, volume=config.model.volume)
+    labels = read_nifti(label_path, limits=limits)
     if labels.array.shape != volume.array.shape:
         raise NoTrainingDataError(f"{image_path.name}: scan and label have different grids")
     truth = np.stack([np.isin(labels.array, segment.labels) for segment in config.segments])

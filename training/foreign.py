@@ -58,7 +58,7 @@ def judge_foreign(version: LoadedVersion, folder: Path, policy: Policy) -> list[
     """
     rng = np.random.default_rng(version.manifest.training.seed)
     rows = []
-    for name, volume in _scans(folder):
+    for name, volume in _scans(folder, version.manifest.preprocessing.volume):
         rows.append(_row(name, [volume], version, policy))
         crops = [_crop(volume, version.manifest.contract, rng) for _ in range(CROPS)]
         rows.append(_row(f"{name}, crops", crops, version, policy))
@@ -68,11 +68,11 @@ def judge_foreign(version: LoadedVersion, folder: Path, policy: Policy) -> list[
     return [*rows, _row("noise, a constant, a ramp", made, version, policy)]
 
 
-def _scans(folder: Path) -> Iterator[tuple[str, Volume]]:
+def _scans(folder: Path, number: int | None) -> Iterator[tuple[str, Volume]]:
     with tempfile.TemporaryDirectory(prefix="ncagate-") as workdir:
         for path in sorted(one for one in folder.iterdir() if not one.name.startswith(".")):
             try:
-                yield path.name, read_scan([path], limits=Limits(), workdir=Path(workdir))
+                yield path.name, read_scan([path], limits=Limits(), workdir=Path(workdir), volume=number)
             except ImagingError as error:
                 console.print(f"{path.name}: refused with {error.code}, so there is nothing to judge")
 

@@ -44,12 +44,14 @@ class Facts:
         spacing: median per axis (right, front, up) in mm.
         shape: median in voxels of that spacing.
         labels: values that occur, 0 aside.
+        volume: the one taken of files with several; None of files with one.
     """
 
     scans: int
     spacing: tuple[float, float, float]
     shape: Triple
     labels: tuple[int, ...]
+    volume: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class Plan:
     patches: tuple[Triple, Triple]
 
 
-def read_facts(folder: Path) -> Facts:
-    """Look at every labelled scan of a folder.
+def read_facts(folder: Path, *, volume: int | None = None) -> Facts:
+    """Look at every labelled scan of a folder; ``volume`` is the one taken of files with several (4-D), from 0.
 
     Raises:
         NoTrainingDataError: too few scans.
@@ -74,14 +76,14 @@ def read_facts(folder: Path) -> Facts:
     spacings, extents, labels = [], [], set()
     pairs = find_cases(folder)
     for image, label in pairs:
-        scan = to_model_grid(read_nifti(image, limits=limits), spacing=None)
+        scan = to_model_grid(read_nifti(image, limits=limits, volume=volume), spacing=None)
         spacings.append(scan.spacing)
         extents.append(scan.extent)
         labels |= {int(value) for value in np.unique(read_nifti(label, limits=limits).array)}
     spacing = np.round(np.median(spacings, axis=0), 3)
     x, y, z = np.maximum(1, np.round(np.median(extents, axis=0) / spacing)).astype(int).tolist()
     sx, sy, sz = spacing.tolist()
-    return Facts(len(pairs), (sx, sy, sz), (x, y, z), tuple(sorted(labels - {0})))
+    return Facts(len(pairs), (sx, sy, sz), (x, y, z), tuple(sorted(labels - {0})), volume)
 
 
 def make_plan(facts: Facts) -> Plan:
@@ -101,6 +103,7 @@ def make_plan(facts: Facts) -> Plan:
 def to_toml(plan: Plan, *, name: str, union: bool) -> str:
     """A configuration that `ncagate train` takes; with ``union`` all labels are one structure."""
     facts = plan.facts
+    volume = "" if facts.volume is None else f"volume = {facts.volume}\n"
     segments = [(name, facts.labels)] if union else [(f"{name} {label}", (label,)) for label in facts.labels]
     levels = ",\n".join(
         f"    {{ kernel = {KERNEL}, steps = {steps}, scale = {list(scale)} }}"
@@ -110,7 +113,7 @@ def to_toml(plan: Plan, *, name: str, union: bool) -> str:
         f"# From {facts.scans} labelled scans, median {' x '.join(map(str, facts.shape))} voxels of "
         f"{' x '.join(f'{one:g}' for one in facts.spacing)} mm. Fill in what is marked so.",
         "seed = 1\nfolds = 5",
-        f'[model]\nname = "{name}"\nmodalities = ["MR"] # fill in\nspacing_mm = {list(facts.spacing)}\n'
+        f'[model]\nname = "{name}"\n{volume}modalities = ["MR"] # fill in\nspacing_mm = {list(facts.spacing)}\n'
         'licence = "unlicensed" # fill in\nattribution = "unknown" # fill in\n'
         'intended_use = "Research only, not a medical device." # fill in',
         *(

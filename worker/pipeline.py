@@ -132,7 +132,7 @@ def segment_scan(
     manifest, clock = version.manifest, _Clock(on_stage)
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
-        volume = read_scan(paths, limits=limits, workdir=workdir)
+        volume = read_scan(paths, limits=limits, workdir=workdir, volume=manifest.preprocessing.volume)
     with clock.stage("prepare"):
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):

@@ -34,6 +34,7 @@ from imaging.errors import (
     TruncatedFileError,
     UnknownFormatError,
     UnsupportedDatatypeError,
+    VolumeMissingError,
 )
 from imaging.limits import Limits
 from imaging.nifti import FORMS_DISAGREE, NO_FORM, read_nifti, write_nifti
@@ -357,3 +358,31 @@ class TestMemory:
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
+
+
+class TestSeveralVolumes:
+    """A model may take one volume of a file with several (the T2 channel of a prostate, a phase of a heart)."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "channels.nii"
+        path.write_bytes(image_bytes(np.stack([ramp(), ramp() * 2, ramp() * 3], axis=3)))
+        return path
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_the_one_that_is_asked_for_is_read(self, path: Path, number: int) -> None:
+        volume = read_nifti(path, limits=Limits(), volume=number)
+        np.testing.assert_allclose(volume.array, ramp() * (number + 1))
+
+    def test_one_that_is_not_there_is_refused(self, path: Path) -> None:
+        with pytest.raises(VolumeMissingError, match="3 volumes"):
+            read_nifti(path, limits=Limits(), volume=3)
+
+    def test_a_file_with_one_is_that_one(self, tmp_path: Path) -> None:
+        single = tmp_path / "single.nii"
+        single.write_bytes(image_bytes(ramp()))
+        np.testing.assert_allclose(read_nifti(single, limits=Limits(), volume=1).array, ramp())
+
+    def test_all_of_them_count_against_the_limit(self, path: Path) -> None:
+        with pytest.raises(TooManyVoxelsError):
+            read_nifti(path, limits=Limits(voxels=2 * ramp().size), volume=0)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nibabel.nifti1 import Nifti1Image
 
 from imaging.nifti import write_nifti
 from training.config import TrainingConfig
@@ -55,6 +56,17 @@ class TestLoadCase:
         segments = tuple(one.model_copy(update={"name": str(label), "labels": (label,)}) for label in (2, 1))
         case = load_case(*pair, config=config.model_copy(update={"segments": segments}))
         assert case.truth.sum(axis=(1, 2, 3)).tolist() == [3 * 6 * 4, 4 * 6 * 4]
+
+    def test_of_a_scan_with_several_volumes_the_chosen_one_is_read(
+        self, pair: tuple[Path, Path], tiny_config: TinyConfig
+    ) -> None:
+        image, label = pair
+        single = Nifti1Image.from_filename(image)
+        first = np.asarray(single.dataobj)
+        Nifti1Image(np.stack([first[::-1], first], axis=3), single.affine).to_filename(image)
+        config = tiny_config()
+        config = config.model_copy(update={"model": config.model.model_copy(update={"volume": 1})})
+        np.testing.assert_allclose(load_case(image, label, config=config).volume.array, first)
 
     def test_image_and_target_lie_on_the_models_grid(self, pair: tuple[Path, Path], tiny_config: TinyConfig) -> None:
         case = load_case(*pair, config=tiny_config())

@@ -10,11 +10,12 @@ import pytest
 from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 
+from imaging.errors import SeveralVolumesError
 from imaging.limits import Limits
 from imaging.nifti import read_nifti
 from model_store.calibration import CalibrationRow
 from model_store.loaded import LoadedVersion, load_version, prepare
-from model_store.manifest import InputContract, LowPrecision, Manifest
+from model_store.manifest import InputContract, LowPrecision, Manifest, Preprocessing
 from model_store.registry import Registry
 from nca.architecture import Architecture, Level
 from nca.engine import Engine, get_engine
@@ -303,6 +304,23 @@ class TestVerdict:
         network = type(version.network)(version.network.architecture, weights)
         record = run(scan_file(), LoadedVersion(version.manifest, network, version.calibrated), min_dice=0.05)
         assert record.verdict == "flag"
+
+
+class TestSeveralVolumes:
+    def test_the_versions_volume_of_a_4d_scan_is_segmented_as_if_it_came_alone(
+        self, run: Run, scan_file: ScanFile, tmp_path: Path
+    ) -> None:
+        alone = scan_file()
+        scan = Nifti1Image.from_filename(alone)
+        voxels = np.asarray(scan.dataobj)
+        both = tmp_path / "both.nii.gz"
+        Nifti1Image(np.stack([voxels[::-1], voxels], axis=3), scan.affine).to_filename(both)
+        version = run.version(preprocessing=Preprocessing(spacing_mm=(1.0, 1.0, 1.0), volume=1))
+        first, second = run(alone, version), run(both, version)
+        assert (first.nqm, first.volume_ml) == (second.nqm, second.volume_ml)
+        assert first.nqm is not None
+        with pytest.raises(SeveralVolumesError):
+            run(both)
 
 
 class TestCancel:
