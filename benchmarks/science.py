@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def calibrator_for(
 
 
 def _as_only(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    return [Outcome(**{**vars(one), "structure": 0}) for one in outcomes]
+    return [replace(one, structure=0) for one in outcomes]
 
 
 def _severities(parts: Sequence[Sequence[Outcome]], *, section: CalibrationSection) -> dict[str, dict[str, Any]]:

@@ -28,8 +28,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def structure_names(segments: Iterable[str]) -> tuple[str, ...]:
-    """Names of what is judged: every segment, and where there are several their union, last."""
+    """Names of what is judged: every segment, and where there are several their union, last.
+
+    Raises:
+        ValueError: two are the same.
+    """
     names = tuple(segments)
+    if len({*names, UNION}) <= len(names):
+        raise ValueError(f"segments need names of their own, none of them {UNION!r}")
     return names if len(names) == 1 else (*names, UNION)
 
 

@@ -154,10 +154,11 @@ class TrainingConfig(_Section):
     calibration: CalibrationSection = CalibrationSection()
 
     @model_validator(mode="after")
-    def _crop_divides(self) -> TrainingConfig:
+    def _agrees_with_itself(self) -> TrainingConfig:
         factors = self.coarsening()
         if any(size % factor for size, factor in zip(self.optimisation.crop, factors, strict=True)):
             raise ValueError(f"the crop must be a multiple of the coarsest level's scale {factors}")
+        structure_names(one.name for one in self.segments)
         if self.optimisation.patches[0].start != 0.0:
             raise ValueError("the first patch size must start at 0.0")
         return self

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model_store.manifest import Manifest
+from model_store.manifest import LowPrecision, Manifest
 from model_store.registry import Registry
 from nca.gate import Gate, Policy
 from training.agreement import low_precision_agreement
@@ -84,7 +84,7 @@ def _metrics(
     return {name: detection_table(part, structures=names, min_dice=section.min_dice) for name, part in judged.items()}
 
 
-def _agreement(first: FoldResult, gates: Sequence[Gate], *, config: TrainingConfig) -> Any:
+def _agreement(first: FoldResult, gates: Sequence[Gate], *, config: TrainingConfig) -> LowPrecision | None:
     with progress("low precision", len(first.fold.held_out)) as advance:
         return low_precision_agreement(
             first.network,

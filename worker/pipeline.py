@@ -201,10 +201,10 @@ def _judge(
     results: Sequence[StructureResult], version: LoadedVersion, *, options: Options, breaches: Sequence[Reason]
 ) -> list[StructureRecord]:
     manifest = version.manifest
-    labels = [*(segment.label for segment in manifest.segments), None]  # the union's, where there is one
+    labels = {segment.name: segment.label for segment in manifest.segments}  # the union has none
     return [
-        _structure_record(name, label, result, _judgement(result, gate, options=options, breaches=breaches))
-        for name, label, gate, result in zip(manifest.structures, labels, version.gates, results, strict=False)
+        _structure_record(name, labels.get(name), result, _judgement(result, gate, options=options, breaches=breaches))
+        for name, gate, result in zip(manifest.structures, version.gates, results, strict=True)
     ]
 
 

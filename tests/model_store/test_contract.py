@@ -84,6 +84,11 @@ class TestStructureNames:
     def test_a_single_segment_is_its_own_union(self) -> None:
         assert structure_names(["hippocampus"]) == ("hippocampus",)
 
+    @pytest.mark.parametrize("names", [["liver", "liver"], ["liver", "union"], ["union"]])
+    def test_names_that_cannot_be_told_apart_are_refused(self, names: list[str]) -> None:
+        with pytest.raises(ValueError, match="names of their own"):
+            structure_names(names)
+
 
 class TestManifest:
     two = Architecture((Level(3, 3),), channels=6, hidden=8, outputs=2)
