@@ -20,17 +20,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from model_store.calibration import scan_numbers
 from model_store.manifest import InputContract, Range
 from nca.conformal import COVERAGE
 from nca.gate import Gate, Policy
 from nca.regression import fit_regression
 from training.artefacts import KINDS, SEVERITIES
-from training.calibrate import REGRESSION, calibrate
+from training.calibrate import REGRESSION, calibrator
 from training.config import CalibrationSection, TrainingConfig, load_config
-from training.console import detections, figure_text, share
+from training.console import detections, qualities_table, share
 from training.contract import derive_contract
 from training.data import folds, load_cases
-from training.evaluate import Judged, cross_judged, detection, detection_table, judge_all
+from training.evaluate import Judged, cross_judged, detection, detection_table, judge_all, others
 from training.measures import Figure, Scored, measure
 from training.outcomes import Outcome, read_outcomes
 
@@ -43,7 +44,7 @@ SINGLE = {
     "entropy": "entropy",
 }  # fmt: skip
 
-console = Console(width=150)
+console = Console(width=165)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,15 +75,11 @@ def measure_all(
     parts: Sequence[Sequence[Outcome]], contract: InputContract, *, section: CalibrationSection, names: Sequence[str]
 ) -> dict[str, Any]:
     """Every table, printed and returned as plain values; ``parts`` are the folds' outcomes."""
-    policy = Policy(section.min_dice, section.alpha)
-
-    def calibrator(outcomes: Sequence[Outcome]) -> Sequence[Gate]:
-        return calibrate(outcomes, contract, section=section, data="").gates
-
+    policy, recalibrated = Policy(section.min_dice, section.alpha), calibrator(contract, section)
     tables = {
-        "conformal": cross_judged(parts, calibrator, policy),
-        "conformal, without the input check": cross_judged(parts, calibrator, policy, contract=False),
-        "the paper's NQM line": cross_judged(parts, calibrator, Policy(section.min_dice, section.alpha, "nqm")),
+        "conformal": cross_judged(parts, recalibrated, policy),
+        "conformal, without the input check": cross_judged(parts, recalibrated, policy, contract=False),
+        "the paper's NQM line": cross_judged(parts, recalibrated, Policy(section.min_dice, section.alpha, "nqm")),
     }
     results: dict[str, Any] = {"detection": {}}
     for title, judged in tables.items():
@@ -95,27 +92,26 @@ def measure_all(
         results[name] = {
             "severities": _severities(own, section=section),
             "scores": _scores(own, section=section),
-            "left_out": _left_out(own, calibrator_for(contract, section, index), policy=policy),
-            "risk": _risk(own, calibrator_for(contract, section, index)),
+            "left_out": _left_out(own, _calibrator_of(contract, section, index), policy=policy),
+            "risk": _risk(own, _calibrator_of(contract, section, index)),
         }
         _print_severities(name, results[name]["severities"], section=section)
-        _print_scores(name, results[name]["scores"])
+        scores = results[name]["scores"].items()
+        console.print(qualities_table(name, {score: _figures(each) for score, each in scores}))
         _print_left_out(name, results[name]["left_out"])
         _print_risk(name, results[name]["risk"])
     return results
 
 
-def calibrator_for(
+def _calibrator_of(
     contract: InputContract, section: CalibrationSection, index: int
 ) -> Callable[[Sequence[Outcome]], Gate]:
     """Gates of one structure from its outcomes alone."""
     ranges: tuple[Range, ...] = (contract.volume_ml[index],)
     one = contract.model_copy(update={"volume_ml": ranges, "border_max": (contract.border_max[index],)})
 
-    def gate(outcomes: Sequence[Outcome]) -> Gate:
-        return calibrate(_as_only(outcomes), one, section=section, data="").gates[0]
-
-    return gate
+    recalibrated = calibrator(one, section)
+    return lambda outcomes: recalibrated(_as_only(outcomes))[0]
 
 
 def _as_only(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -138,8 +134,7 @@ def _scores(parts: Sequence[Sequence[Outcome]], *, section: CalibrationSection) 
     whole = [[one for one in part if one.observed.members == section.members] for part in parts]
     known = [[one for one in part if one.observed.evidence is not None] for part in whole]
     flat = [one for part in known for one in part]
-    numbers = {scan: number for number, scan in enumerate(dict.fromkeys(one.scan for one in flat))}
-    scan, dices = np.array([numbers[one.scan] for one in flat]), np.array([one.dice for one in flat])
+    scan, dices = scan_numbers([one.scan for one in flat]), np.array([one.dice for one in flat])
     results = {}
     for title, figures in [*((title, (name,)) for title, name in SINGLE.items()), ("regression", REGRESSION)]:
         predicted = np.concatenate([_predicted(known, index, figures) for index in range(len(known))])
@@ -149,10 +144,10 @@ def _scores(parts: Sequence[Sequence[Outcome]], *, section: CalibrationSection) 
 
 
 def _predicted(parts: Sequence[Sequence[Outcome]], index: int, names: Sequence[str]) -> np.ndarray:
-    others = [one for other, part in enumerate(parts) if other != index for one in part]
-    seen = [one.observed.evidence for one in others if one.observed.evidence]
+    rest = others(parts, index)
+    seen = [one.observed.evidence for one in rest if one.observed.evidence]
     regression = fit_regression(
-        names, np.array([one.vector(names) for one in seen]), np.array([one.dice for one in others])
+        names, np.array([one.vector(names) for one in seen]), np.array([one.dice for one in rest])
     )
     return np.array([regression.predicted_dice(one.observed.evidence) for one in parts[index] if one.observed.evidence])
 
@@ -165,8 +160,7 @@ def _left_out(
     for kind in KINDS:
         judged: list[Judged] = []
         for index, part in enumerate(parts):
-            others = [one for other, outcomes in enumerate(parts) if other != index for one in outcomes]
-            blind = gate([one for one in others if one.condition.kind != kind])
+            blind = gate([one for one in others(parts, index) if one.condition.kind != kind])
             judged += judge_all(_as_only([one for one in part if one.condition.kind == kind]), [blind], policy)
         accepted = [one for one in judged if not one.flagged]
         bad = [one for one in accepted if one.outcome.dice < policy.min_dice - MARGIN]
@@ -180,10 +174,7 @@ def _left_out(
 
 def _risk(parts: Sequence[Sequence[Outcome]], gate: Callable[[Sequence[Outcome]], Gate]) -> list[dict[str, Any]]:
     """For several limits and risks asked for: what was promised and what came, over the folds together."""
-    gates = [
-        gate([one for other, outcomes in enumerate(parts) if other != index for one in outcomes])
-        for index in range(len(parts))
-    ]
+    gates = [gate(others(parts, index)) for index in range(len(parts))]
     rows = []
     for min_dice in LIMITS:
         for alpha in ALPHAS:
@@ -206,20 +197,16 @@ def _risk(parts: Sequence[Sequence[Outcome]], gate: Callable[[Sequence[Outcome]]
     return rows
 
 
+def _figures(measures: dict[str, Any]) -> dict[str, Figure]:
+    return {name: Figure(**one) for name, one in measures.items()}
+
+
 def _print_severities(name: str, figures: dict[str, dict[str, Any]], *, section: CalibrationSection) -> None:
     title = f"{name}: mean Dice at each severity (share below {section.min_dice:g})"
     table = Table("kind", *(Column(str(one), justify="right") for one in SEVERITIES), title=title, box=None)
     for kind in KINDS:
         cells = [figures.get(f"{kind} {severity}") for severity in SEVERITIES]
         table.add_row(kind, *(f"{one['dice_mean']:.3f} ({one['failed_share']:.0%})" if one else "-" for one in cells))
-    console.print(table)
-
-
-def _print_scores(name: str, scores: dict[str, dict[str, Any]]) -> None:
-    measures = list(next(iter(scores.values())))
-    table = Table("score", *(Column(one, justify="right") for one in measures), title=f"{name}: scores", box=None)
-    for score, figures in scores.items():
-        table.add_row(score, *(figure_text(Figure(**figures[one])) for one in measures))
     console.print(table)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nca.conformal import Calibrated
 
@@ -44,20 +45,30 @@ def decode(data: bytes, *, structures: int) -> tuple[Calibrated, ...]:
         ValueError: the content is not that of such a file, or a structure has no outcomes.
     """
     reader = csv.DictReader(io.StringIO(data.decode()))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise ValueError(f"the columns are {reader.fieldnames}")
-    rows = [
-        CalibrationRow(
-            int(row["structure"]),
-            row["scan"],
-            row["condition"],
-            float(row["predicted"]),
-            float(row["dice"]),
-            row["refused"] == "1",
-        )
-        for row in reader
-    ]
+    try:
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"the columns are {reader.fieldnames}")
+        rows = [_row(row) for row in reader]
+    except (csv.Error, TypeError) as error:  # TypeError: a row with too few columns
+        raise ValueError(f"it is not such a table: {error}") from error
     return tuple(calibrated([row for row in rows if row.structure == index]) for index in range(structures))
+
+
+def _row(row: dict[str, str]) -> CalibrationRow:
+    return CalibrationRow(
+        int(row["structure"]),
+        row["scan"],
+        row["condition"],
+        float(row["predicted"]),
+        float(row["dice"]),
+        row["refused"] == "1",
+    )
+
+
+def scan_numbers(scans: Sequence[str]) -> NDArray[np.int64]:
+    """Each scan's number, from 0 in the order in which they first come; the shape of ``scans``."""
+    numbers = {scan: number for number, scan in enumerate(dict.fromkeys(scans))}
+    return np.array([numbers[scan] for scan in scans], dtype=np.int64)
 
 
 def calibrated(rows: Sequence[CalibrationRow]) -> Calibrated:
@@ -68,9 +79,8 @@ def calibrated(rows: Sequence[CalibrationRow]) -> Calibrated:
     """
     if not rows:
         raise ValueError("a structure has no outcomes")
-    numbers = {scan: number for number, scan in enumerate(dict.fromkeys(row.scan for row in rows))}
     result = Calibrated(
-        scan=np.array([numbers[row.scan] for row in rows]),
+        scan=scan_numbers([row.scan for row in rows]),
         predicted=np.array([row.predicted for row in rows]),
         dice=np.array([row.dice for row in rows]),
         refused=np.array([row.refused for row in rows]),

@@ -137,12 +137,7 @@ class Registry:
         Raises:
             CorruptVersionError: they do not agree.
         """
-        try:
-            return decode(self._content(manifest, CALIBRATION_FILE), structures=len(manifest.structures))
-        except (ValueError, TypeError) as error:
-            raise CorruptVersionError(
-                f"{manifest.name} {manifest.version}: the calibration cannot be used: {error}"
-            ) from error
+        return _calibrated(manifest, self._content(manifest, CALIBRATION_FILE))
 
     def publish(
         self, manifest: Manifest, weights: Mapping[str, NDArray[np.float32]], calibration: Sequence[CalibrationRow]
@@ -152,11 +147,13 @@ class Registry:
         Raises:
             VersionExistsError: the version is there already; of two that race, one gets this.
             InvalidArchitectureError: the weights do not fit the manifest.
+            CorruptVersionError: the calibration does not: a structure has no outcomes.
         """
         validate(manifest.architecture, weights)
         if manifest.version in (ALIASES_FILE, *self._known(manifest.name)):
             raise VersionExistsError(f"{manifest.name} {manifest.version} is published already")
         contents = {WEIGHTS_FILE: save(dict(weights)), CALIBRATION_FILE: encode(calibration)}
+        _calibrated(manifest, contents[CALIBRATION_FILE])
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         manifest = manifest.model_copy(update={"files": sums})
         contents |= {MANIFEST_FILE: manifest.to_json().encode(), CARD_FILE: model_card(manifest).encode()}
@@ -258,6 +255,14 @@ class Registry:
     def _write_histories(self, name: str, histories: dict[str, list[str]]) -> None:
         data = (json.dumps(histories, indent=2, sort_keys=True) + "\n").encode()
         replace(self._root / name / ALIASES_FILE, data)
+
+
+def _calibrated(manifest: Manifest, data: bytes) -> tuple[Calibrated, ...]:
+    try:
+        return decode(data, structures=len(manifest.structures))
+    except ValueError as error:
+        label = f"{manifest.name} {manifest.version}"
+        raise CorruptVersionError(f"{label}: the calibration cannot be used: {error}") from error
 
 
 def _checked(name: str, error: type[Exception]) -> str:

@@ -53,6 +53,12 @@ class Calibrated:
         what is independent. Thresholds are tried from the strictest down (fixed sequence, Angelopoulos et al., *Learn
         then Test*, 2021) while a betting test finds the mean loss below alpha (Waudby-Smith and Ramdas, 2024).
         """
+        asked = (min_dice, alpha, confidence)
+        if asked not in self._thresholds:
+            self._thresholds[asked] = self._search(min_dice, alpha, confidence)
+        return self._thresholds[asked]
+
+    def _search(self, min_dice: float, alpha: float, confidence: float) -> float | None:
         eligible = self.predicted[~self.refused]
         if not len(eligible):
             return None
@@ -79,6 +85,11 @@ class Calibrated:
             float(ordered[low - 1]) if low >= 1 else 0.0,
             float(ordered[high - 1]) if high <= len(ordered) else 1.0,
         )
+
+    @cached_property
+    def _thresholds(self) -> dict[tuple[float, float, float], float | None]:
+        """Those found before: the search takes milliseconds, and a version is asked the same again and again."""
+        return {}
 
     @cached_property
     def _edges(self) -> Floats:

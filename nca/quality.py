@@ -41,9 +41,15 @@ def entropy(mean: NDArray[np.floating]) -> float | None:
     for start in range(0, flat.size, SLAB):
         p = flat[start : start + SLAB].astype(np.float64)
         total += float(np.sum(p))
-        sure = np.clip(p, TINY, 1 - TINY)  # 0 log 0 is 0
-        summed -= float(np.sum(p * np.log(sure) + (1 - p) * np.log1p(-sure)))
+        summed -= _plogp(p)
+        summed -= _plogp(np.subtract(1.0, p, out=p))
     return summed / total if total > 0.0 else None
+
+
+def _plogp(p: NDArray[np.float64]) -> float:
+    """Sum of p log p, with 0 log 0 = 0."""
+    logarithm = np.maximum(p, TINY)
+    return float(np.dot(p, np.log(logarithm, out=logarithm)))
 
 
 def dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:

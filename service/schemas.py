@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from jobs.models import SEED_MAX, Job
 from jobs.state import JobState
+from nca.gate import Rule
 
 ARTEFACTS = ("mask", "uncertainty", "preview")
 
@@ -28,7 +29,7 @@ class SegmentForm(BaseModel):
     alpha: float | None = Field(
         None, gt=0, lt=1, description="Largest share of failures among what is accepted; default: 0.05."
     )
-    rule: Literal["nqm", "conformal"] | None = Field(
+    rule: Rule | None = Field(
         None,
         description="What an accepted mask must show: a predicted Dice with a stated risk (`conformal`, the default), "
         "or an NQM below the paper's threshold (`nqm`).",
@@ -118,7 +119,7 @@ class JobView(BaseModel):
     version: str
     min_dice: float
     alpha: float
-    rule: Literal["nqm", "conformal"]
+    rule: Rule
     members: int
     seed: int
     error: JobError | None = None

@@ -52,11 +52,6 @@ def degrade(volume: Volume, truth: Labels, condition: Condition, *, rng: Rng) ->
     return replace(volume, array=np.ascontiguousarray(array, dtype=np.float32)), np.ascontiguousarray(labels)
 
 
-def spike(volume: Volume, *, intensity: float, rng: Rng) -> Volume:
-    """The z-normalised scan with one spike of ``intensity`` (TorchIO's unit) at a random place of k-space."""
-    return replace(volume, array=_spike(znormalise(volume.array), intensity, rng))
-
-
 def _noise(image: Array, std: float, rng: Rng) -> Array:
     return _torchio(image, torchio.Noise(mean=0.0, std=std, seed=int(rng.integers(2**31))))
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from model_store.calibration import scan_numbers
 from model_store.loaded import LoadedVersion, on_native_grid, prepare
 from model_store.manifest import Manifest
 from model_store.registry import Registry
 from nca.engine import get_engine
 from nca.ensemble import predict
-from nca.gate import Gate, Policy
+from nca.gate import Policy
 from training.artefacts import CLEAN, PAPER, Condition, degrade
-from training.calibrate import calibrate
+from training.calibrate import calibrate, calibrator
 from training.config import CalibrationSection, TrainingConfig
 from training.console import console, detections, progress, qualities_table
 from training.data import Case, load_cases, parts
@@ -79,7 +80,9 @@ def evaluate(
         rows = judge_foreign(version, foreign, policy)
         assessment = replace(assessment, foreign=rows)
     write_outcomes([one.outcome for one in assessment.judged], report / "outcomes.csv")
-    (report / "evaluation.json").write_text(json.dumps(_figures(version, policy, assessment), indent=2) + "\n")
+    (report / "evaluation.json").write_text(
+        json.dumps(_figures(version, policy, assessment), indent=2) + "\n", encoding="utf-8"
+    )
     picture = draw_scans(_shown(version, cases, assessment))
     page = write_report(
         report,
@@ -92,8 +95,8 @@ def evaluate(
         scans=picture,
     )
     for title, structures in assessment.detection.items():
-        for name, figures in structures.items():
-            console.print(detections(f"{name}, {title}", figures))
+        for name, groups in structures.items():
+            console.print(detections(f"{name}, {title}", groups))
     for name, scores in assessment.quality.items():
         console.print(qualities_table(name, scores))
     if assessment.foreign:
@@ -116,13 +119,9 @@ def recalibrate(version: LoadedVersion, *, data: Path, store: Path, name: str) -
     known = manifest.calibration
     section = CalibrationSection(members=known.members, min_dice=known.min_dice, alpha=known.alpha)
     calibrating = calibrate(outcomes, manifest.contract, section=section, data=name)
-
-    def gates(chosen: Sequence[Outcome]) -> Sequence[Gate]:
-        return calibrate(chosen, manifest.contract, section=section, data="").gates
-
     split = [{case.name for case in part} for part in parts(cases, SITE_PARTS, seed=manifest.training.seed)]
     each = [[one for one in outcomes if one.scan in part] for part in split]
-    judged = cross_judged(each, gates, Policy(known.min_dice, known.alpha))
+    judged = cross_judged(each, calibrator(manifest.contract, section), Policy(known.min_dice, known.alpha))
     figures = detection_table(judged, structures=manifest.structures, min_dice=known.min_dice)
     now = datetime.now(UTC).replace(microsecond=0)
     published = manifest.model_copy(
@@ -180,8 +179,7 @@ def score_qualities(judged: Sequence[Judged], *, min_dice: float) -> dict[str, d
     """Measures of every score on one structure's outcomes; masks without evidence are left out (they are flagged)."""
     known = [(one, one.outcome.observed.evidence) for one in judged]
     pairs = [(one, seen) for one, seen in known if seen is not None]
-    numbers = {scan: number for number, scan in enumerate(dict.fromkeys(one.outcome.scan for one, _ in pairs))}
-    scan = np.array([numbers[one.outcome.scan] for one, _ in pairs])
+    scan = scan_numbers([one.outcome.scan for one, _ in pairs])
     dices = np.array([one.outcome.dice for one, _ in pairs])
     scores = {
         "NQM": [-seen.nqm for _, seen in pairs],

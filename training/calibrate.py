@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Calibrating:
     rows: tuple[CalibrationRow, ...]
     contract: InputContract
 
-    @property
+    @cached_property
     def gates(self) -> tuple[Gate, ...]:
         """What judges each structure."""
         structures = range(len(self.calibration.structures))
@@ -67,6 +68,11 @@ def calibrate(
     )
     rows = tuple(_row(one, fitted[one.structure].regression, contract.plausible[one.structure]) for one in final)
     return Calibrating(calibration, rows, contract)
+
+
+def calibrator(contract: InputContract, section: CalibrationSection) -> Callable[[Sequence[Outcome]], tuple[Gate, ...]]:
+    """A function that gives the gates which `calibrate` makes of outcomes."""
+    return lambda outcomes: calibrate(outcomes, contract, section=section, data="").gates
 
 
 def _row(outcome: Outcome, regression: Regression, plausible: Plausible) -> CalibrationRow:

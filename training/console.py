@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,14 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from training.loop import Report
-from training.measures import Figure
+from training.measures import MEASURES, Figure
 
 SMOOTHING = 0.98
 """Weight of the past in the loss and Dice that the progress bar shows."""
 LINE_EVERY = 100
 """Iterations between two lines of the log where the output is not a terminal."""
 
-WIDTH = 150
+WIDTH = 165
 """Columns of a log: tables are not broken where nobody resizes a window."""
 
 console = Console(width=None if sys.stdout.isatty() else WIDTH)
@@ -60,12 +60,16 @@ def shown(advance: Advance) -> Callable[[Report], None]:
     return show
 
 
-def detections(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A table of `training.evaluate.Detection` as plain figures, one row a group of conditions."""
-    numbers = ("outcomes", "Dice", "lowest", "failed", "found", "missed", "false alarms", "failed of accepted")
-    table = Table("condition", *(Column(one, justify="right") for one in numbers), title=title, box=None)
-    for group, one in figures.items():
-        table.add_row(
+DETECTION_HEAD = (
+    "condition", "outcomes", "Dice", "lowest", "failed", "found", "missed", "false alarms", "failed of accepted",
+    "in interval",
+)  # fmt: skip
+
+
+def detection_rows(figures: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """`training.evaluate.Detection` as plain figures -> rows under `DETECTION_HEAD`, one a group of conditions."""
+    return [
+        (
             group,
             str(one["outcomes"]),
             f"{one['dice_mean']:.3f} ± {one['dice_sd']:.3f}",
@@ -75,16 +79,32 @@ def detections(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
             str(one["false_negatives"]),
             f"{one['false_positives']} ({share(one['false_positive_share'])})",
             share(one["risk"]),
+            share(one["coverage"]),
         )
-    return table
+        for group, one in figures.items()
+    ]
+
+
+def quality_rows(scores: Mapping[str, Mapping[str, Figure]]) -> list[tuple[str, ...]]:
+    """Every measure of every quality score, with its 95 % interval: rows under "score" and the measures' names."""
+    return [(score, *(figure_text(one) for one in figures.values())) for score, figures in scores.items()]
+
+
+def detections(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
+    """`detection_rows` for the terminal."""
+    return _table(title, DETECTION_HEAD, detection_rows(figures))
 
 
 def qualities_table(structure: str, scores: Mapping[str, Mapping[str, Figure]]) -> Table:
-    """Every measure of every quality score, with its 95 % interval."""
-    names = list(next(iter(scores.values())))
-    table = Table("score", *(Column(one, justify="right") for one in names), title=f"{structure}, scores", box=None)
-    for score, figures in scores.items():
-        table.add_row(score, *(figure_text(figures[name]) for name in names))
+    """`quality_rows` for the terminal."""
+    return _table(f"{structure}, scores", ("score", *MEASURES), quality_rows(scores))
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    first, *numbers = head
+    table = Table(first, *(Column(one, justify="right") for one in numbers), title=title, box=None)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

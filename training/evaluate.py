@@ -84,9 +84,13 @@ def cross_judged(
     """The verdict on every fold's outcomes by gates that were calibrated on the other folds alone."""
     judged: list[Judged] = []
     for index, part in enumerate(parts):
-        others = [one for other, outcomes in enumerate(parts) if other != index for one in outcomes]
-        judged += judge_all(part, calibration(others), policy, contract=contract)
+        judged += judge_all(part, calibration(others(parts, index)), policy, contract=contract)
     return judged
+
+
+def others(parts: Sequence[Sequence[Outcome]], index: int) -> list[Outcome]:
+    """The outcomes of all parts but one."""
+    return [one for other, outcomes in enumerate(parts) if other != index for one in outcomes]
 
 
 def detection(judged: Sequence[Judged], *, min_dice: float) -> Detection:

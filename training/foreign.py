@@ -28,6 +28,7 @@ from training.outcomes import Subject, observe_scan
 CROPS = 20
 """Boxes of the size that the model expects, cut from each scan at random: they fool the check of the field of view."""
 FOREIGN = Condition("foreign")
+FOREIGN_HEAD = ("foreign scan", "judged", "accepted", "reasons")
 TOO_SMALL = ImageTooSmallError.code
 """The network cannot run on it: the service ends such a job `failed`."""
 
@@ -41,13 +42,18 @@ class ForeignRow:
     accepted: int
     reasons: dict[str, int]
 
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The row of a table headed `FOREIGN_HEAD`."""
+        reasons = ", ".join(f"{code} {count}" for code, count in self.reasons.items())
+        return self.scan, str(self.judged), str(self.accepted), reasons
+
 
 def foreign_table(rows: Sequence[ForeignRow]) -> Table:
     """One row a scan."""
-    table = Table("foreign scan", "judged", "accepted", "reasons", title="scans of other kinds", box=None)
+    table = Table(*FOREIGN_HEAD, title="scans of other kinds", box=None)
     for one in rows:
-        reasons = ", ".join(f"{code} {count}" for code, count in one.reasons.items())
-        table.add_row(one.scan, str(one.judged), str(one.accepted), reasons)
+        table.add_row(*one.cells)
     return table
 
 
@@ -56,16 +62,16 @@ def judge_foreign(version: LoadedVersion, folder: Path, policy: Policy) -> list[
 
     Crops and noise carry no modality, as a NIfTI file carries none.
     """
-    rng = np.random.default_rng(version.manifest.training.seed)
+    rng, subject = np.random.default_rng(version.manifest.training.seed), Subject.of(version)
     rows = []
     for name, volume in _scans(folder, version.manifest.preprocessing.volume):
-        rows.append(_row(name, [volume], version, policy))
+        rows.append(_row(name, [volume], version, subject, policy))
         crops = [_crop(volume, version.manifest.contract, rng) for _ in range(CROPS)]
-        rows.append(_row(f"{name}, crops", crops, version, policy))
+        rows.append(_row(f"{name}, crops", crops, version, subject, policy))
     shape = [round(sum(one) / 2) for one in version.manifest.contract.extent_mm]
     noise = [rng.normal(size=shape), rng.random(size=shape), np.zeros(shape), np.indices(shape).sum(0)]
     made = [Volume(array.astype(np.float32), np.eye(4)) for array in noise]
-    return [*rows, _row("noise, a constant, a ramp", made, version, policy)]
+    return [*rows, _row("noise, a constant, a ramp", made, version, subject, policy)]
 
 
 def _scans(folder: Path, number: int | None) -> Iterator[tuple[str, Volume]]:
@@ -86,21 +92,22 @@ def _crop(volume: Volume, contract: InputContract, rng: np.random.Generator) -> 
     return replace(volume, array=volume.array[x, y, z], modality=None)
 
 
-def _row(scan: str, volumes: list[Volume], version: LoadedVersion, policy: Policy) -> ForeignRow:
-    verdicts = [one for volume in volumes for one in [_verdict(volume, version, policy)] if one is not None]
+def _row(scan: str, volumes: list[Volume], version: LoadedVersion, subject: Subject, policy: Policy) -> ForeignRow:
+    verdicts = [one for volume in volumes if (one := _verdict(volume, version, subject, policy)) is not None]
     reasons = Counter(code for _, codes in verdicts for code in codes)
     reasons[TOO_SMALL] = len(volumes) - len(verdicts)
     accepted = sum(verdict == "accept" for verdict, _ in verdicts)
     return ForeignRow(scan, len(volumes), accepted, {code: count for code, count in reasons.most_common() if count})
 
 
-def _verdict(volume: Volume, version: LoadedVersion, policy: Policy) -> tuple[Verdict, tuple[str, ...]] | None:
+def _verdict(
+    volume: Volume, version: LoadedVersion, subject: Subject, policy: Policy
+) -> tuple[Verdict, tuple[str, ...]] | None:
     """Of the whole scan, with the codes of its reasons; None where it is too small for the network to run."""
     manifest = version.manifest
     grid = model_grid_shape(volume, manifest.preprocessing.spacing_mm)
     if far_outside(manifest.contract, manifest.preprocessing, grid=grid):
         return "flag", ("not_segmented",)
-    subject = Subject.of(version)
     nothing = np.zeros((len(manifest.segments), *volume.array.shape), dtype=np.bool_)
     outcomes = observe_scan(volume, nothing, subject, name="", condition=FOREIGN)
     final = [one for one in outcomes if one.observed.members == subject.members]

@@ -16,13 +16,12 @@ from model_store.manifest import LowPrecision, Manifest
 from model_store.registry import Registry
 from nca.gate import Gate, Policy
 from training.agreement import low_precision_agreement
-from training.calibrate import Calibrating, calibrate
+from training.calibrate import Calibrating, calibrate, calibrator
 from training.config import CalibrationSection, TrainingConfig, load_config
 from training.console import console, detections, progress
 from training.crossval import FoldResult, run_fold
 from training.data import folds, load_cases
 from training.evaluate import cross_judged, detection_table, judge_all
-from training.outcomes import Outcome
 from training.pictures import draw_calibration
 from training.publish import build_manifest
 
@@ -73,12 +72,9 @@ def _metrics(
 ) -> dict[str, Any]:
     """Figures of every fold judged by the other folds' calibration, and of the first judged by what is published."""
     policy = Policy(section.min_dice, section.alpha)
-
-    def gates(outcomes: Sequence[Outcome]) -> Sequence[Gate]:
-        return calibrate(outcomes, calibrating.contract, section=section, data="").gates
-
+    recalibrated = calibrator(calibrating.contract, section)
     judged = {
-        CROSS_VALIDATION: cross_judged([one.outcomes for one in results], gates, policy),
+        CROSS_VALIDATION: cross_judged([one.outcomes for one in results], recalibrated, policy),
         VALIDATION: judge_all(results[0].outcomes, calibrating.gates, policy),
     }
     return {name: detection_table(part, structures=names, min_dice=section.min_dice) for name, part in judged.items()}

@@ -10,10 +10,10 @@ from typing import Any
 
 from model_store.loaded import LoadedVersion
 from nca.gate import Policy
-from training.console import figure_text, share
+from training.console import DETECTION_HEAD, detection_rows, quality_rows
 from training.evaluate import Judged
-from training.foreign import ForeignRow
-from training.measures import Figure
+from training.foreign import FOREIGN_HEAD, ForeignRow
+from training.measures import MEASURES, Figure
 from training.pictures import draw_quadrants
 
 STYLE = """
@@ -49,60 +49,22 @@ def write_report(
     for title, structures in detection.items():
         parts.append(f"<h2>Verdicts, {escape(title)}</h2>")
         for name, figures in structures.items():
-            parts += [f"<h3>{escape(name)}</h3>", _detections(figures)]
+            parts += [f"<h3>{escape(name)}</h3>", _table(DETECTION_HEAD, detection_rows(figures))]
     parts.append("<h2>Quality scores</h2><p class=faint>With 95 % intervals from 300 resamples of the scans.</p>")
     for name, scores in quality.items():
-        parts += [f"<h3>{escape(name)}</h3>", _qualities(scores)]
+        parts += [f"<h3>{escape(name)}</h3>", _table(("score", *MEASURES), quality_rows(scores))]
     parts.append("<h2>Predicted against true Dice</h2>")
     for index, name in enumerate(manifest.structures):
         chosen = [one for one in judged if one.outcome.structure == index]
         parts += [f"<h3>{escape(name)}</h3>", _picture(draw_quadrants(chosen, version.gates[index], policy))]
     if foreign:
-        parts += ["<h2>Scans of other kinds</h2>", _foreign(foreign)]
+        parts += ["<h2>Scans of other kinds</h2>", _table(FOREIGN_HEAD, [one.cells for one in foreign])]
     parts += ["<h2>Scans, masks and their uncertainty</h2>", _picture(scans)]
     path = folder / "report.html"
     title = f"ncagate: {manifest.name} {manifest.version}"
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
     path.write_text(head + "\n".join(parts) + "</html>\n", encoding="utf-8")
     return path
-
-
-def _detections(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    head = (
-        "condition", "outcomes", "Dice", "lowest", "failed", "found", "missed", "false alarms", "failed of accepted",
-        "Dice in its interval",
-    )  # fmt: skip
-    rows = [
-        (
-            group,
-            one["outcomes"],
-            f"{one['dice_mean']:.3f} ± {one['dice_sd']:.3f}",
-            f"{one['dice_min']:.3f}",
-            one["failures"],
-            f"{one['detected']} ({share(one['detected_share'])})",
-            one["false_negatives"],
-            f"{one['false_positives']} ({share(one['false_positive_share'])})",
-            share(one["risk"]),
-            share(one["coverage"]),
-        )
-        for group, one in figures.items()
-    ]
-    return _table(head, rows)
-
-
-def _qualities(scores: Mapping[str, Mapping[str, Figure]]) -> str:
-    names = list(next(iter(scores.values())))
-    return _table(
-        ("score", *names), [(score, *(figure_text(each[name]) for name in names)) for score, each in scores.items()]
-    )
-
-
-def _foreign(rows: Sequence[ForeignRow]) -> str:
-    cells = [
-        (one.scan, one.judged, one.accepted, ", ".join(f"{code} {count}" for code, count in one.reasons.items()))
-        for one in rows
-    ]
-    return _table(("scan", "judged", "accepted", "reasons"), cells)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

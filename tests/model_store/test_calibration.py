@@ -44,6 +44,14 @@ class TestCalibrationFile:
         with pytest.raises(ValueError, match="columns"):
             decode(encode(ROWS).replace(b"predicted", b"guessed"), structures=2)
 
+    def test_a_row_that_is_cut_short_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="not such"):
+            decode(encode(ROWS) + b"0,a.nii.gz\n", structures=2)
+
+    def test_a_field_without_end_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="not such"):
+            decode(encode([replace(ROW, scan="x" * 200_000)]), structures=1)
+
     def test_a_file_that_is_no_text_is_refused(self) -> None:
         with pytest.raises(ValueError, match="decode"):
             decode(b"\xff\xfe", structures=1)

@@ -84,6 +84,13 @@ class TestPublish:
             registry.publish(make_manifest(), {"level0": np.zeros(3, np.float32)}, calibration_rows(make_manifest()))
         assert registry.names() == []
 
+    def test_a_calibration_that_would_not_load_is_not_published(
+        self, registry: Registry, make_manifest: Callable[..., Manifest], make_network: Callable[..., Network]
+    ) -> None:
+        with pytest.raises(CorruptVersionError, match="no outcomes"):
+            registry.publish(make_manifest(), make_network().weights, [])
+        assert registry.names() == []
+
     def test_a_publish_under_way_or_broken_off_is_not_seen(
         self, store: Path, registry: Registry, publish_tiny: Publish
     ) -> None:

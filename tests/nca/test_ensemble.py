@@ -120,7 +120,7 @@ class TestEnsemble:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert peak < 2 * probability.nbytes + 5 * probability.size / 8 + 7 * 8 * SLAB
+        assert peak < 2 * probability.nbytes + 5 * probability.size / 8 + 5 * 8 * SLAB
 
 
 class TestUnion:
