@@ -87,7 +87,7 @@ def random_scans(config: TrainingConfig) -> list[Case]:
     for number in range(SCANS):
         image = rng.standard_normal(shape, dtype=np.float32)
         truth = rng.random((len(config.segments), *shape)) < 0.1
-        scans.append(Case(f"noise {number}", Volume(image, np.eye(4)), truth, image, truth.astype(np.float32)))
+        scans.append(Case(f"noise {number}", Volume(image, np.eye(4)), truth, image[None], truth.astype(np.float32)))
     return scans
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -64,11 +65,11 @@ class _Layout:
     end: int
 
 
-def read_nifti(path: Path, *, limits: Limits, volume: int | None = None) -> Volume:
+def read_nifti(path: Path, *, limits: Limits, volumes: Sequence[int] = ()) -> Volume:
     """Return the one volume of a .nii or .nii.gz file (told apart by content), voxels in the order of the file.
 
-    Of a file with several (a fourth axis: time, or channels) it is number ``volume``, counted from 0; None refuses such
-    files. The limits hold for the whole file.
+    Of a file with several (a fourth axis: time, or channels) the ``volumes``, counted from 0, are its channels in that
+    order; without any such files are refused. The limits hold for the whole file.
 
     The array is float32 (x, y, z) after scl_slope and scl_inter; the affine (4, 4) is in mm, RAS+ (sform before qform).
     No memory is taken for voxels that are not in the file, and gzip is read to its CRC.
@@ -82,35 +83,37 @@ def read_nifti(path: Path, *, limits: Limits, volume: int | None = None) -> Volu
         if not magic:
             raise EmptyFileError("the file is empty")
         if magic != GZIP_MAGIC:
-            return _read_stream(file, limits=limits, left=path.stat().st_size, volume=volume)
+            return _read_stream(file, limits=limits, left=path.stat().st_size, volumes=volumes)
         with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-            return _read_stream(stream, limits=limits, left=None, volume=volume)
+            return _read_stream(stream, limits=limits, left=None, volumes=volumes)
 
 
-def _read_stream(stream: _Readable, *, limits: Limits, left: int | None, volume: int | None) -> Volume:
+def _read_stream(stream: _Readable, *, limits: Limits, left: int | None, volumes: Sequence[int]) -> Volume:
     """Read a Volume; ``left`` is the size of a plain file in bytes, None where only inflating tells it."""
     head, header = _read_header(stream)
     layout = _layout(header, limits=limits)
-    chosen = _chosen(layout, volume)
+    chosen = _chosen(layout, volumes)
     if left is not None:
         _check_size(left, layout, truncated=True)
     affine, warnings = _affine(header)
     slope, inter = _scaling(header)
     data = _read_exactly(stream, head, layout)
     shape = (*layout.shape, layout.volumes)
-    raw = np.frombuffer(data, dtype=layout.dtype, offset=layout.offset).reshape(shape, order="F")[..., chosen]
-    return Volume(_scale(raw, slope, inter), affine, warnings=warnings)
+    raw = np.frombuffer(data, dtype=layout.dtype, offset=layout.offset).reshape(shape, order="F")
+    first, *further = (_scale(raw[..., number], slope, inter) for number in chosen)
+    return Volume(first, affine, warnings=warnings, further=tuple(further))
 
 
-def _chosen(layout: _Layout, volume: int | None) -> int:
-    """Return the number of the volume to take; of a file with one it is that one, whatever is asked for."""
-    if layout.volumes == 1:
-        return 0
-    if volume is None:
+def _chosen(layout: _Layout, volumes: Sequence[int]) -> Sequence[int]:
+    """Return the numbers of the volumes to take; where at most one is wanted, of a file with one it is that one."""
+    if layout.volumes == 1 and len(volumes) <= 1:
+        return (0,)
+    if not volumes:
         raise SeveralVolumesError("the file holds several volumes")
-    if volume >= layout.volumes:
-        raise VolumeMissingError(f"the file holds {layout.volumes} volumes; number {volume} (from 0) is needed")
-    return volume
+    if max(volumes) >= layout.volumes:
+        wanted = " and ".join(map(str, volumes))
+        raise VolumeMissingError(f"the file holds {layout.volumes} volumes; {wanted} (from 0) are needed")
+    return volumes
 
 
 def _read(stream: _Readable, count: int) -> bytes:

@@ -15,6 +15,7 @@ from imaging.errors import (
     TooManyBytesError,
     TooManyFilesError,
     UnknownFormatError,
+    VolumeMissingError,
 )
 from imaging.limits import Limits
 from imaging.nifti import GZIP_MAGIC, header_kind, read_nifti
@@ -28,13 +29,13 @@ def is_nifti(path: Path) -> bool:
     return head.startswith(GZIP_MAGIC) or header_kind(head) is not None
 
 
-def read_scan(paths: Sequence[Path], *, limits: Limits, workdir: Path, volume: int | None = None) -> Volume:
+def read_scan(paths: Sequence[Path], *, limits: Limits, workdir: Path, volumes: Sequence[int] = ()) -> Volume:
     """Return the one scan that ``paths`` hold: float32 (x, y, z), affine (4, 4) in mm, RAS+.
 
     Args:
         paths: one NIfTI file, one zip (of one NIfTI or a DICOM series), DICOM files, or folders of those.
         limits: bounds on files, unpacked bytes and voxels.
-        volume: which one of a NIfTI file with several is taken, from 0; None refuses such files.
+        volumes: which ones of a NIfTI file with several are the scan's channels, from 0; none refuses such files.
         workdir: an existing folder of the caller's; a zip is unpacked into a new folder inside it.
 
     Raises:
@@ -47,19 +48,21 @@ def read_scan(paths: Sequence[Path], *, limits: Limits, workdir: Path, volume: i
         raise TooManyBytesError("the files together have too many bytes")
     if all(file.stat().st_size == 0 for file in files):
         raise EmptyFileError("the file is empty" if len(files) == 1 else "all files are empty")
-    return _read_files(files, limits=limits, volume=volume)
+    return _read_files(files, limits=limits, volumes=volumes)
 
 
-def _read_files(files: list[Path], *, limits: Limits, volume: int | None) -> Volume:
+def _read_files(files: list[Path], *, limits: Limits, volumes: Sequence[int]) -> Volume:
     """Read one NIfTI file or else one DICOM series; files beside DICOM that are neither are the series reader's."""
     if any(is_zip(file) for file in files):
         raise MixedInputError("a zip archive beside other files")
     if any(is_nifti(file) for file in files):
         if len(files) > 1:
             raise MixedInputError("a NIfTI file beside other files")
-        return read_nifti(files[0], limits=limits, volume=volume)
+        return read_nifti(files[0], limits=limits, volumes=volumes)
     if not any(is_dicom(file) for file in files):
         raise UnknownFormatError("neither NIfTI nor DICOM nor a zip of them")
+    if len(volumes) > 1:
+        raise VolumeMissingError(f"a DICOM series is one volume; {len(volumes)} channels are needed, as 4-D NIfTI")
     return read_dicom_series(files, limits=limits)
 
 

@@ -16,6 +16,7 @@ class Volume:
 
     Attributes:
         array: float32 (x, y, z), finite, C-contiguous, read-only.
+        further: more channels of the same scan (another contrast, another time) on the same grid, each as ``array``.
         affine: float64 (4, 4); ``affine @ (i, j, k, 1)`` is the centre of voxel (i, j, k) in mm, RAS+.
         modality: DICOM modality ("MR", "CT", ...) where the file says it, else None (NIfTI never does).
         warnings: what a reader found odd but usable, one sentence each, without patient data.
@@ -25,17 +26,24 @@ class Volume:
     affine: NDArray[np.float64]
     modality: str | None = None
     warnings: tuple[str, ...] = field(default=())
+    further: tuple[NDArray[np.float32], ...] = ()
 
     def __post_init__(self) -> None:
-        array = np.ascontiguousarray(self.array, dtype=np.float32)
+        array, *further = (_read_only(one) for one in (self.array, *self.further))
         affine = np.array(self.affine, dtype=np.float64)
         if array.ndim != 3 or affine.shape != AFFINE_SHAPE:
             raise ValueError(f"a Volume is (x, y, z) with a (4, 4) affine, not {array.shape} with {affine.shape}")
-        array = array.view()
-        array.flags.writeable = False
+        if any(one.shape != array.shape for one in further):
+            raise ValueError("the channels of a Volume have one grid")
         affine.flags.writeable = False
         object.__setattr__(self, "array", array)
+        object.__setattr__(self, "further", tuple(further))
         object.__setattr__(self, "affine", affine)
+
+    @property
+    def channels(self) -> tuple[NDArray[np.float32], ...]:
+        """``array`` and what is ``further`` to it."""
+        return self.array, *self.further
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -53,3 +61,10 @@ class Volume:
     def voxel_ml(self) -> float:
         """Volume of one voxel in millilitres (1 ml = 1000 mm^3)."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
+
+
+def _read_only(array: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Float32 and contiguous; a view, so that the caller's own array stays writable."""
+    view = np.ascontiguousarray(array, dtype=np.float32).view()
+    view.flags.writeable = False
+    return view

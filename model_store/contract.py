@@ -28,8 +28,8 @@ def violations(
     """Every breach of the contract, as reasons to flag.
 
     ``spacing`` (mm) is the scan's own and ``extent`` (mm) its field of view, both along the model's axes
-    (x left-right, y back-front, z down-up); ``image`` is the z-scored scan on the model's grid, or None where
-    it was not made and its intensities are not judged.
+    (x left-right, y back-front, z down-up); ``image`` (inputs, x, y, z) is the z-scored scan on the model's grid, or
+    None where it was not made and its intensities are not judged.
     """
     reasons = []
     if modality is not None and modality not in contract.modalities:
@@ -37,8 +37,8 @@ def violations(
         reasons.append(Reason("modality_unexpected", f"the scan is {modality}; the model was made for {expected}"))
     reasons += _outside("spacing_out_of_range", "voxel spacing", spacing, contract.spacing_mm)
     reasons += _outside("extent_out_of_range", "field of view", extent, contract.extent_mm)
-    if image is not None:
-        reasons += _unusual_intensity(contract.intensity, image)
+    for channel in () if image is None else image:
+        reasons += _unusual_intensity(contract.intensity, channel)
     return reasons
 
 
@@ -50,7 +50,7 @@ def far_outside(contract: InputContract, preprocessing: Preprocessing, *, grid: 
 
 
 def intensity_quantiles(image: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The quantiles of `QUANTILES` of a z-scored image."""
+    """The quantiles of `QUANTILES` of one channel of a z-scored image."""
     values: NDArray[np.float64] = np.quantile(image, QUANTILES)
     return values
 

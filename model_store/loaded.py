@@ -55,17 +55,14 @@ class Prepared:
     """A scan as the network sees it.
 
     Attributes:
-        scan: the scan on the model's grid, z-scored, with the way back.
+        image: the network's input, float32 (inputs, x, y, z), each channel z-scored.
+        scan: the scan's first channel on the model's grid, with the way back.
         voxel_ml: volume of one voxel of the scan's own grid in millilitres.
     """
 
+    image: NDArray[np.float32]
     scan: ModelScan
     voxel_ml: float
-
-    @property
-    def image(self) -> NDArray[np.float32]:
-        """The network's input, float32 (1, x, y, z)."""
-        return self.scan.array[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +90,12 @@ class StructureResult:
 
 
 def prepare(volume: Volume, preprocessing: Preprocessing) -> Prepared:
-    """Bring a scan to the model's axes and spacing and z-score it."""
-    scan = to_model_grid(volume, spacing=preprocessing.spacing_mm)
-    return Prepared(replace(scan, array=znormalise(scan.array)), volume.voxel_ml)
+    """Bring a scan to the model's axes and spacing and z-score its channels."""
+    spacing = preprocessing.spacing_mm
+    scans = [to_model_grid(replace(volume, array=one, further=()), spacing=spacing) for one in volume.channels]
+    scores = [znormalise(one.array) for one in scans]
+    image = np.stack(scores) if len(scores) > 1 else scores[0][None]  # of one channel no copy is made
+    return Prepared(image, replace(scans[0], array=image[0]), volume.voxel_ml)
 
 
 def on_native_grid(prepared: Prepared, predictions: Sequence[Prediction]) -> list[StructureResult]:

@@ -62,11 +62,12 @@ class Segment(_Part):
 class Preprocessing(_Part):
     """How a scan becomes the network's input: RAS+ axes, this spacing (mm; None keeps the scan's), z-scores.
 
-    ``volume`` is the one that is taken of a NIfTI file with several, from 0; None refuses such files.
+    ``volumes`` are those taken of a NIfTI file with several, from 0, as the network's inputs, each with z-scores of its
+    own; without any, the network has one input and such files are refused.
     """
 
     spacing_mm: Spacing | None
-    volume: Annotated[int, Field(ge=0)] | None = None
+    volumes: tuple[Annotated[int, Field(ge=0)], ...] = ()
     normalisation: Literal["z-score"] = "z-score"
 
 

@@ -138,13 +138,19 @@ def plan(
     name: Annotated[str, typer.Option(help="Name of the model.")],
     out: Annotated[Path, typer.Option(help="Configuration to write (TOML).")],
     union: Annotated[bool, typer.Option("--union", help="All labels are one structure.")] = False,
-    volume: Annotated[int | None, typer.Option(min=0, help="Which volume of 4-D files, from 0.")] = None,
+    volume: Annotated[
+        list[int] | None, typer.Option(min=0, help="Which volume of 4-D files, from 0; again for a further channel.")
+    ] = None,
+    spacing: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Voxels to work on, in mm; default: the scans' median.")
+    ] = None,
 ) -> None:
     """Look at labelled scans and write a training configuration for them."""
     with _told():
         from training.plan import make_plan, read_facts, to_toml
 
-        text = to_toml(make_plan(read_facts(data, volume=volume)), name=name, union=union)
+        facts = read_facts(data, volumes=volume or (), spacing_mm=spacing)
+        text = to_toml(make_plan(facts), name=name, union=union)
         out.write_text(text, encoding="utf-8")
         typer.echo(text, nl=False)
 

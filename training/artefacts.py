@@ -5,6 +5,7 @@ Intensities are z-normalised first. What moves voxels (crop, orientation) moves 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,14 +43,18 @@ class Condition:
 def degrade(volume: Volume, truth: Labels, condition: Condition, *, rng: Rng) -> tuple[Volume, Labels]:
     """The scan (z-normalised) and its labels (segments, x, y, z) under a condition; clean ones are as they are.
 
+    All channels are changed alike, by the same draws.
+
     Raises:
         KeyError: no such kind.
     """
     if condition.kind == CLEAN:
         return volume, truth
     change, strengths = _KINDS[condition.kind]
-    array, labels = change(znormalise(volume.array), truth, strengths[condition.severity - 1], rng)
-    return replace(volume, array=np.ascontiguousarray(array, dtype=np.float32)), np.ascontiguousarray(labels)
+    strength = strengths[condition.severity - 1]
+    changed = [change(znormalise(one), truth, strength, copy.deepcopy(rng)) for one in volume.channels]
+    arrays = [np.asarray(array, dtype=np.float32) for array, _ in changed]
+    return replace(volume, array=arrays[0], further=tuple(arrays[1:])), np.ascontiguousarray(changed[0][1])
 
 
 def _noise(image: Array, std: float, rng: Rng) -> Array:

@@ -119,7 +119,9 @@ def recalibrate(version: LoadedVersion, *, data: Path, store: Path, name: str) -
     known = manifest.calibration
     section = CalibrationSection(members=known.members, min_dice=known.min_dice, alpha=known.alpha)
     calibrating = calibrate(outcomes, manifest.contract, section=section, data=name)
-    split = [{case.name for case in part} for part in parts(cases, SITE_PARTS, seed=manifest.training.seed)]
+    record = manifest.training
+    halves = parts(cases, SITE_PARTS, seed=record.seed, patient=record.config.get("patient", ""))
+    split = [{case.name for case in part} for part in halves]
     each = [[one for one in outcomes if one.scan in part] for part in split]
     judged = cross_judged(each, calibrator(manifest.contract, section), Policy(known.min_dice, known.alpha))
     figures = detection_table(judged, structures=manifest.structures, min_dice=known.min_dice)

@@ -19,33 +19,37 @@ BIAS_POINTS = (3, 3, 3)
 
 
 def crop(image: Array, target: Array, *, size: tuple[int, int, int], rng: np.random.Generator) -> tuple[Array, Array]:
-    """A random box of ``size`` from ``image`` (x, y, z) and ``target`` (segments, x, y, z), reflected if too small."""
-    missing = [max(0, want - have) for want, have in zip(size, image.shape, strict=True)]
-    pads = [(total // 2, total - total // 2) for total in missing]
-    image = np.pad(image, pads, mode="reflect")
-    target = np.pad(target, [(0, 0), *pads], mode="reflect")
-    start = [int(rng.integers(0, have - want + 1)) for want, have in zip(size, image.shape, strict=True)]
-    box = tuple(slice(o, o + n) for o, n in zip(start, size, strict=True))
-    return image[box], target[(slice(None), *box)]
+    """A random box of ``size`` from ``image`` (inputs, x, y, z) and ``target`` (segments, x, y, z).
+
+    Both are reflected where they are too small.
+    """
+    missing = [max(0, want - have) for want, have in zip(size, image.shape[1:], strict=True)]
+    pads = [(0, 0), *((total // 2, total - total // 2) for total in missing)]
+    image, target = (np.pad(one, pads, mode="reflect") for one in (image, target))
+    start = [int(rng.integers(0, have - want + 1)) for want, have in zip(size, image.shape[1:], strict=True)]
+    box = (slice(None), *(slice(o, o + n) for o, n in zip(start, size, strict=True)))
+    return image[box], target[box]
 
 
 def augment(
     image: Array, target: Array, *, section: AugmentationSection, spacing: Spacing, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Flips and deformations of both, then changes of the intensities; shapes as in `crop`, ``spacing`` in mm."""
-    axes = tuple(axis for axis, chance in enumerate(section.flip) if rng.random() < chance)
-    image, target = np.flip(image, axes), np.flip(target, tuple(axis + 1 for axis in axes))
+    """Flip and deform both, then change each channel's intensities; shapes as in `crop`, ``spacing`` in mm."""
+    axes = tuple(axis for axis, chance in enumerate(section.flip, start=1) if rng.random() < chance)
+    image, target = np.flip(image, axes), np.flip(target, axes)
     if rng.random() < section.deformed:
         image, target = _deformed(image, target, section=section, spacing=spacing, rng=rng)
-    return _intensities(image, section, rng), np.ascontiguousarray(target, dtype=np.float32)
+    changed = np.stack([_intensities(channel, section, rng) for channel in image])
+    return changed, np.ascontiguousarray(target, dtype=np.float32)
 
 
 def _deformed(
     image: Array, target: Array, *, section: AugmentationSection, spacing: Spacing, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Both rotated, zoomed and bent about the crop's centre; linear, mirrored at the border, the target 0 or 1."""
-    both = torch.from_numpy(np.concatenate([image[None], target]).astype(np.float32))[None]
-    size = np.multiply(image.shape, spacing)  # mm
+    both = torch.from_numpy(np.concatenate([image, target]).astype(np.float32))[None]
+    shape = image.shape[1:]
+    size = np.multiply(shape, spacing)  # mm
     matrix = _rotation(np.radians(rng.uniform(-section.rotation, section.rotation, 3)))
     matrix /= 1 + rng.uniform(-section.zoom, section.zoom)
     # torch's coordinates run from -1 to 1 across the crop, and name the last axis first
@@ -53,10 +57,10 @@ def _deformed(
     theta = np.concatenate([scaled, np.zeros((3, 1))], axis=1).astype(np.float32)
     grid = functional.affine_grid(torch.from_numpy(theta)[None], list(both.shape), align_corners=False)
     points = [max(2, ceil(length / section.elastic_mm) + 1) for length in size]
-    bend = _smooth_field(3, points, image.shape, rng) * section.elastic * (2 / size)[:, None, None, None]
+    bend = _smooth_field(3, points, shape, rng) * section.elastic * (2 / size)[:, None, None, None]
     grid = grid + torch.from_numpy(bend[::-1].astype(np.float32)).movedim(0, -1)
     moved = functional.grid_sample(both, grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
-    return moved[0].numpy(), (moved[1:] > 0.5).float().numpy()
+    return moved[: len(image)].numpy(), (moved[len(image) :] > 0.5).float().numpy()
 
 
 def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:

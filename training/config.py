@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -46,10 +48,14 @@ class SegmentSection(_Section):
 
 
 class ModelSection(_Section):
-    """What is published and under which terms; ``volume`` is the one taken of scans with several (4-D), from 0."""
+    """What is published and under which terms.
+
+    Attributes:
+        volumes: those taken of scans with several (4-D), from 0, as the network's input channels; none for 3-D scans.
+    """
 
     name: str
-    volume: int | None = Field(None, ge=0)
+    volumes: tuple[NonNegativeInt, ...] = ()
     modalities: tuple[str, ...]
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     licence: str
@@ -142,10 +148,16 @@ class CalibrationSection(_Section):
 
 
 class TrainingConfig(_Section):
-    """A whole training configuration."""
+    """A whole training configuration.
+
+    Attributes:
+        patient: regular expression of the part of a file's name that names the patient, whose scans all stay in one
+            fold; the whole name where it matches nothing.
+    """
 
     seed: int = Field(0, ge=0, lt=2**32)
     folds: int = Field(5, ge=3)
+    patient: str = ""
     model: ModelSection
     segments: tuple[SegmentSection, ...] = Field(min_length=1)
     architecture: ArchitectureSection
@@ -159,6 +171,10 @@ class TrainingConfig(_Section):
         if any(size % factor for size, factor in zip(self.optimisation.crop, factors, strict=True)):
             raise ValueError(f"the crop must be a multiple of the coarsest level's scale {factors}")
         structure_names(one.name for one in self.segments)
+        try:
+            re.compile(self.patient)
+        except re.error as error:
+            raise ValueError(f"patient is not a regular expression: {error}") from error
         if self.optimisation.patches[0].start != 0.0:
             raise ValueError("the first patch size must start at 0.0")
         return self
@@ -177,7 +193,7 @@ class TrainingConfig(_Section):
 
     def preprocessing(self) -> Preprocessing:
         """How a scan becomes the network's input."""
-        return Preprocessing(spacing_mm=self.model.spacing_mm, volume=self.model.volume)
+        return Preprocessing(spacing_mm=self.model.spacing_mm, volumes=self.model.volumes)
 
     def network(self) -> Architecture:
         """The architecture that this configuration asks for."""
@@ -186,6 +202,7 @@ class TrainingConfig(_Section):
             levels=tuple(Level(one.kernel, one.steps, one.scale) for one in section.levels),
             channels=section.channels,
             hidden=section.hidden,
+            inputs=max(1, len(self.model.volumes)),
             outputs=len(self.segments),
             fire_rate=section.fire_rate,
         )

@@ -30,7 +30,7 @@ BORDER_MARGIN = 0.005
 def derive_contract(cases: Sequence[Case], *, config: TrainingConfig) -> InputContract:
     """Ranges seen in training, each widened by its margin."""
     scans = [to_model_grid(case.volume, spacing=None) for case in cases]
-    quantiles = np.array([intensity_quantiles(case.image) for case in cases])
+    quantiles = np.array([intensity_quantiles(channel) for case in cases for channel in case.image])
     low, high = quantiles.min(0), quantiles.max(0)
     margin = INTENSITY_MARGIN * (high - low)
     structures = _structures(cases, len(config.segments))

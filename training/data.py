@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.grid import to_model_grid, znormalise
+from imaging.grid import to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import read_nifti
 from imaging.volume import Volume
+from model_store.loaded import prepare
 from training.config import TrainingConfig
 from training.errors import NoTrainingDataError
 
@@ -28,7 +30,7 @@ class Case:
         name: file name of the scan.
         volume: the scan on its own grid.
         truth: bool (segments, x, y, z) on the scan's own grid.
-        image: float32 (x, y, z) on the model's grid (RAS+, the model's spacing), mean 0, deviation 1.
+        image: float32 (inputs, x, y, z) on the model's grid (RAS+, the model's spacing), each mean 0, deviation 1.
         target: float32 0/1 (segments, x, y, z) on the model's grid.
     """
 
@@ -65,17 +67,17 @@ def load_case(image_path: Path, label_path: Path, *, config: TrainingConfig) -> 
         ImagingError: a file cannot be read.
     """
     limits = Limits()
-    volume = read_nifti(image_path, limits=limits, volume=config.model.volume)
+    preprocessing = config.preprocessing()
+    volume = read_nifti(image_path, limits=limits, volumes=preprocessing.volumes)
     labels = read_nifti(label_path, limits=limits)
     if labels.array.shape != volume.array.shape:
         raise NoTrainingDataError(f"{image_path.name}: scan and label have different grids")
     truth = np.stack([np.isin(labels.array, segment.labels) for segment in config.segments])
-    spacing = config.model.spacing_mm
+    spacing = preprocessing.spacing_mm
     target = np.stack(
         [to_model_grid(Volume(one.astype(np.float32), volume.affine), spacing=spacing).array > 0.5 for one in truth]
     )
-    image = znormalise(to_model_grid(volume, spacing=spacing).array)
-    return Case(image_path.name, volume, truth, image, target.astype(np.float32))
+    return Case(image_path.name, volume, truth, prepare(volume, preprocessing).image, target.astype(np.float32))
 
 
 def load_cases(folder: Path, *, config: TrainingConfig) -> list[Case]:
@@ -93,21 +95,34 @@ class Fold:
 
 
 def folds(cases: Sequence[Case], *, config: TrainingConfig) -> list[Fold]:
-    """Every case is held out once: a permutation of the sorted names by the configuration's seed, cut in equal parts.
+    """Every case is held out once: the patients, permuted by the configuration's seed, are cut in equal parts.
 
     Raises:
-        NoTrainingDataError: fewer cases than folds.
+        NoTrainingDataError: fewer patients than folds.
     """
-    if len(cases) < config.folds:
-        raise NoTrainingDataError(f"{len(cases)} scans are too few for {config.folds} folds")
-    held_out = parts(cases, config.folds, seed=config.seed)
+    held_out = parts(cases, config.folds, seed=config.seed, patient=config.patient)
+    if not all(held_out):
+        raise NoTrainingDataError(f"{len(cases)} scans are of too few patients for {config.folds} folds")
     return [
         Fold(index, training=tuple(case for case in cases if case not in part), held_out=tuple(part))
         for index, part in enumerate(held_out)
     ]
 
 
-def parts(cases: Sequence[Case], count: int, *, seed: int) -> list[list[Case]]:
-    """The cases in ``count`` parts of equal size, by a permutation under a seed; in each, in their own order."""
-    order = np.random.default_rng(seed).permutation(len(cases))
-    return [[cases[i] for i in sorted(part.tolist())] for part in np.array_split(order, count)]
+def parts(cases: Sequence[Case], count: int, *, seed: int, patient: str = "") -> list[list[Case]]:
+    """The cases in ``count`` parts with as many patients each, by a permutation under a seed; in their own order.
+
+    ``patient`` is `TrainingConfig.patient`: scans of one patient, much alike, are all in one part.
+    """
+    patients = [patient_of(case.name, patient) for case in cases]
+    names = list(dict.fromkeys(patients))
+    chosen = [
+        {names[i] for i in part} for part in np.array_split(np.random.default_rng(seed).permutation(len(names)), count)
+    ]
+    return [[case for case, one in zip(cases, patients, strict=True) if one in part] for part in chosen]
+
+
+def patient_of(name: str, pattern: str) -> str:
+    """The part of a file's name that ``pattern`` matches; the whole name where nothing does, or without a pattern."""
+    found = re.search(pattern, name) if pattern else None
+    return found[0] if found else name

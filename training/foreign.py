@@ -64,21 +64,22 @@ def judge_foreign(version: LoadedVersion, folder: Path, policy: Policy) -> list[
     """
     rng, subject = np.random.default_rng(version.manifest.training.seed), Subject.of(version)
     rows = []
-    for name, volume in _scans(folder, version.manifest.preprocessing.volume):
+    for name, volume in _scans(folder, version.manifest.preprocessing.volumes):
         rows.append(_row(name, [volume], version, subject, policy))
         crops = [_crop(volume, version.manifest.contract, rng) for _ in range(CROPS)]
         rows.append(_row(f"{name}, crops", crops, version, subject, policy))
     shape = [round(sum(one) / 2) for one in version.manifest.contract.extent_mm]
     noise = [rng.normal(size=shape), rng.random(size=shape), np.zeros(shape), np.indices(shape).sum(0)]
-    made = [Volume(array.astype(np.float32), np.eye(4)) for array in noise]
+    further = max(0, len(version.manifest.preprocessing.volumes) - 1)
+    made = [Volume(one, np.eye(4), further=(one,) * further) for one in noise]
     return [*rows, _row("noise, a constant, a ramp", made, version, subject, policy)]
 
 
-def _scans(folder: Path, number: int | None) -> Iterator[tuple[str, Volume]]:
+def _scans(folder: Path, volumes: Sequence[int]) -> Iterator[tuple[str, Volume]]:
     with tempfile.TemporaryDirectory(prefix="ncagate-") as workdir:
         for path in sorted(one for one in folder.iterdir() if not one.name.startswith(".")):
             try:
-                yield path.name, read_scan([path], limits=Limits(), workdir=Path(workdir), volume=number)
+                yield path.name, read_scan([path], limits=Limits(), workdir=Path(workdir), volumes=volumes)
             except ImagingError as error:
                 console.print(f"{path.name}: refused with {error.code}, so there is nothing to judge")
 
@@ -89,7 +90,8 @@ def _crop(volume: Volume, contract: InputContract, rng: np.random.Generator) -> 
     size = [max(1, min(n, round(mm / s))) for n, mm, s in zip(volume.array.shape, middle, volume.spacing, strict=True)]
     start = [int(rng.integers(0, n - m + 1)) for n, m in zip(volume.array.shape, size, strict=True)]
     x, y, z = (slice(o, o + n) for o, n in zip(start, size, strict=True))
-    return replace(volume, array=volume.array[x, y, z], modality=None)
+    first, *further = (one[x, y, z] for one in volume.channels)
+    return replace(volume, array=first, further=tuple(further), modality=None)
 
 
 def _row(scan: str, volumes: list[Volume], version: LoadedVersion, subject: Subject, policy: Policy) -> ForeignRow:

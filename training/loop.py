@@ -141,14 +141,14 @@ def _learn(state: TrainingState, loss: Tensor, section: OptimisationSection) -> 
 
 
 def _batch(cases: Sequence[Case], *, config: TrainingConfig, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """(b, 1, x, y, z) and (b, segments, x, y, z): each drawn crop several times (batch duplication)."""
+    """(b, inputs, x, y, z) and (b, segments, x, y, z): each drawn crop several times (batch duplication)."""
     section = config.optimisation
     crops = []
     for chosen in rng.choice(len(cases), section.scans_per_batch, replace=len(cases) < section.scans_per_batch):
         image, target = crop(cases[chosen].image, cases[chosen].target, size=section.crop, rng=rng)
         augmented = augment(image, target, section=config.augmentation, spacing=config.model.spacing_mm, rng=rng)
         crops += [augmented] * section.duplicates
-    return np.stack([image[None] for image, _ in crops]), np.stack([target for _, target in crops])
+    return np.stack([image for image, _ in crops]), np.stack([target for _, target in crops])
 
 
 def _drop_rows_after(path: Path, iteration: int) -> None:

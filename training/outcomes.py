@@ -110,7 +110,7 @@ def observe_scan(
     prepared = prepare(volume, subject.preprocessing)
     scan = prepared.scan
     breaches = violations(
-        subject.contract, modality=volume.modality, spacing=scan.spacing, extent=scan.extent, image=prepared.image[0]
+        subject.contract, modality=volume.modality, spacing=scan.spacing, extent=scan.extent, image=prepared.image
     )
     codes = tuple(reason.code for reason in breaches)
     truths = [*truth] if len(truth) == 1 else [*truth, truth.any(axis=0)]

@@ -44,14 +44,14 @@ class Facts:
         spacing: median per axis (right, front, up) in mm.
         shape: median in voxels of that spacing.
         labels: values that occur, 0 aside.
-        volume: the one taken of files with several; None of files with one.
+        volumes: those taken of files with several, as input channels; none of files with one.
     """
 
     scans: int
     spacing: tuple[float, float, float]
     shape: Triple
     labels: tuple[int, ...]
-    volume: int | None = None
+    volumes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ class Plan:
     patches: tuple[Triple, Triple]
 
 
-def read_facts(folder: Path, *, volume: int | None = None) -> Facts:
-    """Look at every labelled scan of a folder; ``volume`` is the one taken of files with several (4-D), from 0.
+def read_facts(folder: Path, *, volumes: Sequence[int] = (), spacing_mm: Sequence[float] | None = None) -> Facts:
+    """Look at every labelled scan of a folder; ``volumes`` are those taken of files with several (4-D), from 0.
+
+    With ``spacing_mm`` the grid is of these voxels; else of the scans' median.
 
     Raises:
         NoTrainingDataError: too few scans.
@@ -76,14 +78,14 @@ def read_facts(folder: Path, *, volume: int | None = None) -> Facts:
     spacings, extents, labels = [], [], set()
     pairs = find_cases(folder)
     for image, label in pairs:
-        scan = to_model_grid(read_nifti(image, limits=limits, volume=volume), spacing=None)
+        scan = to_model_grid(read_nifti(image, limits=limits, volumes=volumes), spacing=None)
         spacings.append(scan.spacing)
         extents.append(scan.extent)
         labels |= {int(value) for value in np.unique(read_nifti(label, limits=limits).array)}
-    spacing = np.round(np.median(spacings, axis=0), 3)
+    spacing = np.round(np.median(spacings, axis=0) if spacing_mm is None else np.array(spacing_mm), 3)
     x, y, z = np.maximum(1, np.round(np.median(extents, axis=0) / spacing)).astype(int).tolist()
     sx, sy, sz = spacing.tolist()
-    return Facts(len(pairs), (sx, sy, sz), (x, y, z), tuple(sorted(labels - {0})), volume)
+    return Facts(len(pairs), (sx, sy, sz), (x, y, z), tuple(sorted(labels - {0})), tuple(volumes))
 
 
 def make_plan(facts: Facts) -> Plan:
@@ -103,7 +105,7 @@ def make_plan(facts: Facts) -> Plan:
 def to_toml(plan: Plan, *, name: str, union: bool) -> str:
     """A configuration that `ncagate train` takes; with ``union`` all labels are one structure."""
     facts = plan.facts
-    volume = "" if facts.volume is None else f"volume = {facts.volume}\n"
+    volumes = f"volumes = {list(facts.volumes)}\n" if facts.volumes else ""
     segments = [(name, facts.labels)] if union else [(f"{name} {label}", (label,)) for label in facts.labels]
     levels = ",\n".join(
         f"    {{ kernel = {KERNEL}, steps = {steps}, scale = {list(scale)} }}"
@@ -113,7 +115,7 @@ def to_toml(plan: Plan, *, name: str, union: bool) -> str:
         f"# From {facts.scans} labelled scans, median {' x '.join(map(str, facts.shape))} voxels of "
         f"{' x '.join(f'{one:g}' for one in facts.spacing)} mm. Fill in what is marked so.",
         "seed = 1\nfolds = 5",
-        f'[model]\nname = "{name}"\n{volume}modalities = ["MR"] # fill in\nspacing_mm = {list(facts.spacing)}\n'
+        f'[model]\nname = "{name}"\n{volumes}modalities = ["MR"] # fill in\nspacing_mm = {list(facts.spacing)}\n'
         'licence = "unlicensed" # fill in\nattribution = "unknown" # fill in\n'
         'intended_use = "Research only, not a medical device." # fill in',
         *(

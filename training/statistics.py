@@ -58,8 +58,8 @@ def collect(
     """Run every whole scan once, every second one mirrored left to right, and return each level's statistics."""
     moments = PooledMoments(model)
     for position, case in enumerate(cases):
-        array = np.flip(case.image, 0) if position % 2 else case.image
-        images = pyramid(model.architecture, np.ascontiguousarray(array)[None, None])
+        array = np.flip(case.image, 1) if position % 2 else case.image
+        images = pyramid(model.architecture, np.ascontiguousarray(array)[None])
         firing = Firing(seed, (position,), model.architecture.fire_rate)
 
         def steps(level: int, state: Tensor, firing: Firing = firing) -> Tensor:

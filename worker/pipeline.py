@@ -132,7 +132,7 @@ def segment_scan(
     manifest, clock = version.manifest, _Clock(on_stage)
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
-        volume = read_scan(paths, limits=limits, workdir=workdir, volume=manifest.preprocessing.volume)
+        volume = read_scan(paths, limits=limits, workdir=workdir, volumes=manifest.preprocessing.volumes)
     with clock.stage("prepare"):
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):
@@ -172,7 +172,7 @@ def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[
         prepared, scan, image = None, to_model_grid(volume, spacing=None), None  # resampling it would take long
     else:
         prepared = prepare(volume, preprocessing)
-        scan, image = prepared.scan, prepared.image[0]
+        scan, image = prepared.scan, prepared.image
     breaches = violations(contract, modality=volume.modality, spacing=scan.spacing, extent=scan.extent, image=image)
     if prepared is None:
         breaches.append(Reason("not_segmented", "the scan is so much larger than expected that it was not segmented"))

@@ -361,7 +361,7 @@ class TestMemory:
 
 
 class TestSeveralVolumes:
-    """A model may take one volume of a file with several (the T2 channel of a prostate, a phase of a heart)."""
+    """A model may take volumes of a file with several (T2 and diffusion of a prostate, a phase of a heart)."""
 
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
@@ -371,18 +371,29 @@ class TestSeveralVolumes:
 
     @pytest.mark.parametrize("number", [0, 1, 2])
     def test_the_one_that_is_asked_for_is_read(self, path: Path, number: int) -> None:
-        volume = read_nifti(path, limits=Limits(), volume=number)
+        volume = read_nifti(path, limits=Limits(), volumes=[number])
         np.testing.assert_allclose(volume.array, ramp() * (number + 1))
+
+    def test_several_are_channels_in_the_order_asked_for(self, path: Path) -> None:
+        volume = read_nifti(path, limits=Limits(), volumes=[2, 0])
+        np.testing.assert_allclose(volume.array, ramp() * 3)
+        np.testing.assert_allclose(volume.channels, [ramp() * 3, ramp()])
+
+    def test_a_file_with_one_does_not_do_for_several(self, tmp_path: Path) -> None:
+        single = tmp_path / "single.nii"
+        single.write_bytes(image_bytes(ramp()))
+        with pytest.raises(VolumeMissingError, match="1 volumes; 0 and 1"):
+            read_nifti(single, limits=Limits(), volumes=[0, 1])
 
     def test_one_that_is_not_there_is_refused(self, path: Path) -> None:
         with pytest.raises(VolumeMissingError, match="3 volumes"):
-            read_nifti(path, limits=Limits(), volume=3)
+            read_nifti(path, limits=Limits(), volumes=[3])
 
     def test_a_file_with_one_is_that_one(self, tmp_path: Path) -> None:
         single = tmp_path / "single.nii"
         single.write_bytes(image_bytes(ramp()))
-        np.testing.assert_allclose(read_nifti(single, limits=Limits(), volume=1).array, ramp())
+        np.testing.assert_allclose(read_nifti(single, limits=Limits(), volumes=[1]).array, ramp())
 
     def test_all_of_them_count_against_the_limit(self, path: Path) -> None:
         with pytest.raises(TooManyVoxelsError):
-            read_nifti(path, limits=Limits(voxels=2 * ramp().size), volume=0)
+            read_nifti(path, limits=Limits(voxels=2 * ramp().size), volumes=[0])

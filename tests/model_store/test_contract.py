@@ -23,7 +23,7 @@ CONTRACT = InputContract(
     volume_ml=((1.0, 6.0), (2.0, 8.0)),
     border_max=(0.01, 0.02),
 )
-IMAGE = np.random.default_rng(0).normal(size=(10, 10, 10)).astype(np.float32)
+IMAGE = np.random.default_rng(0).normal(size=(1, 10, 10, 10)).astype(np.float32)
 ONE_MM = Preprocessing(spacing_mm=(1.0, 1.0, 1.0))
 
 
@@ -58,6 +58,8 @@ class TestViolations:
 
     def test_intensities_unlike_those_of_training(self) -> None:
         assert codes(image=IMAGE * 5) == ["intensity_unusual"]
+        assert codes(image=np.concatenate([IMAGE, IMAGE])) == []
+        assert codes(image=np.concatenate([IMAGE, IMAGE * 5])) == ["intensity_unusual"]
 
     def test_every_breach_is_told(self) -> None:
         found = codes(modality="CT", spacing=(9, 9, 9), extent=(9, 9, 9), image=IMAGE * 5)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.augment import augment, crop
+from training.augment import Spacing, augment, crop
 from training.config import AugmentationSection
 
 OFF = AugmentationSection(flip=(0, 0, 0), deformed=0, scale=0, shift=0, gamma=0, bias=0, blur=0, noise=0)
@@ -16,17 +16,44 @@ def deforming(*, rotation: float = 0.0, zoom: float = 0.0, elastic: float = 0.0)
     return OFF.model_copy(update={"deformed": 1.0, "rotation": rotation, "zoom": zoom, "elastic": elastic})
 
 
+def alone(
+    image: np.ndarray, target: np.ndarray, *, section: AugmentationSection, spacing: Spacing, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`augment` of a scan of one channel (x, y, z)."""
+    (changed,), target = augment(image[None], target, section=section, spacing=spacing, rng=rng)
+    return changed, target
+
+
+class TestChannels:
+    image = np.random.default_rng(2).normal(size=(2, 6, 7, 8)).astype(np.float32)
+
+    def test_shapes_change_alike_and_intensities_each_for_itself(self) -> None:
+        image = np.stack([self.image[0], self.image[0]])
+        section = OFF.model_copy(update={"flip": (1, 0, 1), "deformed": 1.0})
+        moved, _ = augment(image, image, section=section, spacing=CUBES, rng=rng())
+        np.testing.assert_array_equal(moved[0], moved[1])
+        changed, _ = augment(image, image, section=OFF.model_copy(update={"shift": 0.5}), spacing=CUBES, rng=rng())
+        shifts = (changed - image).reshape(2, -1)
+        assert np.ptp(shifts, axis=1).max() < 1e-5
+        assert abs(shifts[0, 0] - shifts[1, 0]) > 0.01
+
+    def test_are_cut_alike(self) -> None:
+        cut, target = crop(self.image, self.image, size=(4, 9, 4), rng=rng())
+        assert cut.shape == (2, 4, 9, 4)
+        np.testing.assert_array_equal(cut, target)
+
+
 class TestCrop:
     def test_cuts_image_and_target_alike(self) -> None:
         image = np.arange(6 * 7 * 8, dtype=np.float32).reshape(6, 7, 8)
-        cut, target = crop(image, np.stack([image, -image]), size=(4, 4, 4), rng=rng())
-        assert cut.shape == (4, 4, 4)
-        np.testing.assert_array_equal(target, np.stack([cut, -cut]))
+        cut, target = crop(image[None], np.stack([image, -image]), size=(4, 4, 4), rng=rng())
+        assert cut.shape == (1, 4, 4, 4)
+        np.testing.assert_array_equal(target, np.concatenate([cut, -cut]))
 
     def test_reflects_a_scan_that_is_too_small(self) -> None:
         image = np.arange(4, dtype=np.float32).reshape(4, 1, 1) * np.ones((1, 4, 4), np.float32)
-        cut, _ = crop(image, image[None], size=(6, 4, 4), rng=rng())
-        assert cut[:, 0, 0].tolist() == [1, 0, 1, 2, 3, 2]
+        cut, _ = crop(image[None], image[None], size=(6, 4, 4), rng=rng())
+        assert cut[0, :, 0, 0].tolist() == [1, 0, 1, 2, 3, 2]
 
 
 class TestAugment:
@@ -34,7 +61,7 @@ class TestAugment:
     target = (image > 0).astype(np.float32)[None]
 
     def test_does_nothing_when_all_is_off(self) -> None:
-        image, target = augment(self.image, self.target, section=OFF, spacing=CUBES, rng=rng())
+        image, target = alone(self.image, self.target, section=OFF, spacing=CUBES, rng=rng())
         np.testing.assert_allclose(image, self.image, atol=1e-5)
         np.testing.assert_array_equal(target, self.target)
 
@@ -43,13 +70,13 @@ class TestAugment:
         flip = [0.0, 0.0, 0.0]
         flip[axis] = 1.0
         section = OFF.model_copy(update={"flip": tuple(flip)})
-        image, target = augment(self.image, self.target, section=section, spacing=CUBES, rng=rng())
+        image, target = alone(self.image, self.target, section=section, spacing=CUBES, rng=rng())
         np.testing.assert_allclose(image, np.flip(self.image, axis), atol=1e-5)
         np.testing.assert_array_equal(target, np.flip(self.target, axis + 1))
 
     def test_intensity_changes_leave_the_target_alone(self) -> None:
         section = AugmentationSection(flip=(0, 0, 0))
-        image, target = augment(self.image, self.target, section=section, spacing=CUBES, rng=rng())
+        image, target = alone(self.image, self.target, section=section, spacing=CUBES, rng=rng())
         assert image.dtype == np.float32
         assert not np.allclose(image, self.image, atol=1e-2)
         np.testing.assert_array_equal(target, self.target)
@@ -57,7 +84,7 @@ class TestAugment:
     def test_the_same_draw_gives_the_same_crop(self) -> None:
         section = AugmentationSection(deformed=1.0, bias=0.3, blur=1.0)
         first, second, other = (
-            augment(self.image, self.target, section=section, spacing=CUBES, rng=rng(seed)) for seed in (3, 3, 4)
+            alone(self.image, self.target, section=section, spacing=CUBES, rng=rng(seed)) for seed in (3, 3, 4)
         )
         for one, two in zip(first, second, strict=True):
             np.testing.assert_array_equal(one, two)
@@ -82,7 +109,7 @@ class Ball:
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
     def augmented(self, section: AugmentationSection, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return augment(self.image, self.target, section=section, spacing=self.spacing, rng=rng(seed))
+        return alone(self.image, self.target, section=section, spacing=self.spacing, rng=rng(seed))
 
     def points(self, section: AugmentationSection, seed: int) -> np.ndarray:
         """(n, 3): where the ball is after it, in mm; without the mirrored copies that come in at the corners."""
@@ -109,7 +136,7 @@ class TestDeformation:
         ball = Ball((5.0, -3.0, 4.0))
         both = np.concatenate([ball.target, 1 - ball.target])
         section = deforming(rotation=40.0, elastic=1.0)
-        _, target = augment(ball.image, both, section=section, spacing=ball.spacing, rng=rng())
+        _, target = alone(ball.image, both, section=section, spacing=ball.spacing, rng=rng())
         assert np.mean(target.sum(0) != 1.0) < 0.001
 
     @pytest.mark.parametrize("offset", [(7.0, 0.0, 0.0), (0.0, 0.0, 7.0), (4.0, 4.0, -4.0)])
@@ -145,7 +172,7 @@ class TestDeformation:
         section = deforming(elastic=1.0)
         moves = []
         for seed in range(30):
-            image, _ = augment(places, places[None], section=section, spacing=Ball.spacing, rng=rng(seed))
+            image, _ = alone(places, places[None], section=section, spacing=Ball.spacing, rng=rng(seed))
             moves.append((image - places)[8:-8, 8:-8, 4:-4])  # far from the border, where the crop is mirrored
         # between control points the moves of eight are averaged, which leaves 0.3 to 1 of the variance
         assert 0.5 < np.std(moves) < 1.0
@@ -153,7 +180,7 @@ class TestDeformation:
 
     def test_a_bend_is_smooth(self) -> None:
         places = Ball.positions()[..., 0].astype(np.float32)
-        image, _ = augment(places, places[None], section=deforming(elastic=1.0), spacing=Ball.spacing, rng=rng())
+        image, _ = alone(places, places[None], section=deforming(elastic=1.0), spacing=Ball.spacing, rng=rng())
         moves = (image - places)[8:-8, 8:-8, 4:-4]
         assert max(np.abs(np.diff(moves, axis=axis)).max() for axis in range(3)) < 1.0
 
@@ -176,7 +203,7 @@ class TestIntensities:
 
     def changed(self, image: np.ndarray, **settings: float) -> np.ndarray:
         section = OFF.model_copy(update=settings)
-        found, target = augment(image, self.target, section=section, spacing=CUBES, rng=rng())
+        found, target = alone(image, self.target, section=section, spacing=CUBES, rng=rng())
         np.testing.assert_array_equal(target, self.target)
         return found
 

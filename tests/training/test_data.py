@@ -1,4 +1,6 @@
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -65,12 +67,16 @@ class TestLoadCase:
         first = np.asarray(single.dataobj)
         Nifti1Image(np.stack([first[::-1], first], axis=3), single.affine).to_filename(image)
         config = tiny_config()
-        config = config.model_copy(update={"model": config.model.model_copy(update={"volume": 1})})
+        config = config.model_copy(update={"model": config.model.model_copy(update={"volumes": (1,)})})
         np.testing.assert_allclose(load_case(image, label, config=config).volume.array, first)
+        both = config.model_copy(update={"model": config.model.model_copy(update={"volumes": (1, 0)})})
+        channels = load_case(image, label, config=both).image
+        np.testing.assert_allclose(channels[0][::-1], channels[1], atol=1e-5)
+        assert both.network().inputs == 2
 
     def test_image_and_target_lie_on_the_models_grid(self, pair: tuple[Path, Path], tiny_config: TinyConfig) -> None:
         case = load_case(*pair, config=tiny_config())
-        assert case.image.shape == case.target.shape[1:] == (12, 12, 16)
+        assert case.image.shape[1:] == case.target.shape[1:] == (12, 12, 16)
         assert (case.image.mean(), case.image.std()) == (pytest.approx(0, abs=1e-4), pytest.approx(1, abs=1e-4))
         assert set(np.unique(case.target)) == {0.0, 1.0}
         assert case.target.sum() == pytest.approx(2 * 7 * 6 * 4, rel=0.2)
@@ -115,5 +121,21 @@ class TestFolds:
 
     def test_fewer_scans_than_folds_are_refused(self, ball_folder: Path, tiny_config: TinyConfig) -> None:
         config = tiny_config()
-        with pytest.raises(NoTrainingDataError, match="3 scans are too few for 4 folds"):
+        with pytest.raises(NoTrainingDataError, match="3 scans are of too few patients for 4 folds"):
             folds(load_cases(ball_folder, config=config)[:3], config=config)
+
+    def test_scans_of_one_patient_are_never_on_both_sides(self, ball_folder: Path, tiny_config: TinyConfig) -> None:
+        config = tiny_config().model_copy(update={"patient": r"\d$"})  # the last digit: few patients with several scans
+        cases = [replace(case, name=case.name.split(".")[0]) for case in load_cases(ball_folder, config=config)]
+        patients = Counter(case.name[-1] for case in cases)
+        assert len(patients) == 10
+        assert max(patients.values()) > 1
+        for fold in folds(cases, config=config):
+            held_out, trained = ({case.name[-1] for case in part} for part in (fold.held_out, fold.training))
+            assert held_out
+            assert not held_out & trained
+
+    def test_fewer_patients_than_folds_are_refused(self, ball_folder: Path, tiny_config: TinyConfig) -> None:
+        config = tiny_config().model_copy(update={"patient": "^."})
+        with pytest.raises(NoTrainingDataError, match="16 scans are of too few patients"):
+            folds(load_cases(ball_folder, config=config), config=config)

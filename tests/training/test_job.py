@@ -240,7 +240,7 @@ class TestRefusals:
     def test_fewer_scans_than_folds(self, ball_folder: Path, tmp_path: Path) -> None:
         path = tmp_path / "many.toml"
         path.write_text(CONFIG.replace("folds = 3", "folds = 17"))
-        with pytest.raises(NoTrainingDataError, match="16 scans are too few for 17 folds"):
+        with pytest.raises(NoTrainingDataError, match="16 scans are of too few patients for 17 folds"):
             run(data=ball_folder, config=path, store=tmp_path, run=tmp_path / "run")
 
     def test_a_folder_without_labelled_scans(self, config: Path, tmp_path: Path) -> None:

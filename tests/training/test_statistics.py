@@ -31,7 +31,7 @@ class TestCollect:
             torch.nn.init.normal_(level.dense_out.weight, std=0.1)
         statistics = collect(model, [case], seed=5)
         network = to_network(model, statistics)
-        (local,) = TorchEngine().run(network, case.image[None], seed=5, members=(0,))
+        (local,) = TorchEngine().run(network, case.image, seed=5, members=(0,))
 
         seen: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         firing = Firing(5, (0,), 0.5)
@@ -40,7 +40,7 @@ class TestCollect:
             return torch_level(model, level, state, firing, lambda step, _, *one: seen.update({(level, step): one}))
 
         with torch.inference_mode():
-            images = [torch.tensor(one) for one in pyramid(model.architecture, case.image[None, None])]
+            images = [torch.tensor(one) for one in pyramid(model.architecture, case.image[None])]
             by_batch = torch.sigmoid(model.run(images, by_its_batch))
         np.testing.assert_allclose(local, by_batch[0].numpy(), atol=1e-4)
         for ours, expected in zip(statistics[1], seen[1, 2], strict=True):

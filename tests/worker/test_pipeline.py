@@ -315,7 +315,7 @@ class TestSeveralVolumes:
         voxels = np.asarray(scan.dataobj)
         both = tmp_path / "both.nii.gz"
         Nifti1Image(np.stack([voxels[::-1], voxels], axis=3), scan.affine).to_filename(both)
-        version = run.version(preprocessing=Preprocessing(spacing_mm=(1.0, 1.0, 1.0), volume=1))
+        version = run.version(preprocessing=Preprocessing(spacing_mm=(1.0, 1.0, 1.0), volumes=(1,)))
         first, second = run(alone, version), run(both, version)
         assert (first.nqm, first.volume_ml) == (second.nqm, second.volume_ml)
         assert first.nqm is not None
