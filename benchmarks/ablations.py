@@ -1,6 +1,6 @@
 """What each part of the method is worth, and what larger networks make of the same scans in the same time.
 
-    python -m benchmarks.ablations [--fold N] [--minutes M] [--seeds S] [--only NAME ...] [--run FOLDER]
+    python -m benchmarks.ablations [--fold N] [--minutes M] [--seeds S] [--only NAME ... | --print] [--run FOLDER]
 
 Each contender is trained on one fold for so many minutes of one core and judged on the scans held out: thresholded
 Dice on their own grid. What was trained stands in FOLDER and is not trained again, so two processes may share the
@@ -54,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--fold", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=None, help="train these and print nothing")
+    parser.add_argument("--only", nargs="*", help="train these and print no table")
+    parser.add_argument("--print", action="store_true", help="train nothing: the table of what was trained")
     parser.add_argument("--config", type=Path, default=Path("training/configs/hippocampus.toml"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/hippocampus"))
     parser.add_argument("--run", type=Path, default=Path("runs/ablations"))
@@ -71,13 +72,14 @@ def main(arguments: Sequence[str]) -> int:
         name, members = chosen.peak
         _print_peak(everything[name], _weights(run, name), case, members=int(members), config=config)
         return 0
+    names = [] if chosen.print else chosen.only or [*everything]
     for seed in range(chosen.seeds):
         for name, contender in everything.items():
-            if chosen.only is None or name in chosen.only:
+            if name in names:
                 folder = run / name / f"seed-{seed}"
                 sizes = (MEMBERS if name == FULL else (SERVED,)) if contender.ensemble else (1,)
                 train_one(contender, fold, config=config, seed=seed, minutes=chosen.minutes, run=folder, sizes=sizes)
-    if chosen.only is None:
+    if not chosen.only:
         rows = _rows(everything, run, case, config=config)
         rows = [row | {"peak_mb": _peak_mb(arguments, row)} for row in rows]
         console.print(_table(rows, title=f"fold {chosen.fold}, {chosen.minutes:g} minutes of one core"))

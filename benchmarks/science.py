@@ -56,11 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, default=Path("bench-out/science.json"))
     chosen = parser.parse_args(arguments)
     config = load_config(chosen.config)
-    section = config.calibration
-    files = [chosen.run / f"fold-{index}" / f"outcomes-{section.members}.csv" for index in range(config.folds)]
-    results = measure_all(
-        [read_outcomes(one) for one in files], _contract(chosen.data, config), section=section, names=config.structures
-    )
+    name = f"outcomes-{config.calibration.members}.csv"
+    parts = [read_outcomes(chosen.run / f"fold-{index}" / name) for index in range(config.folds)]
+    results = measure_all(parts, _contract(chosen.data, config), config=config)
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     chosen.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -72,10 +70,12 @@ def _contract(data: Path, config: TrainingConfig) -> InputContract:
 
 
 def measure_all(
-    parts: Sequence[Sequence[Outcome]], contract: InputContract, *, section: CalibrationSection, names: Sequence[str]
+    parts: Sequence[Sequence[Outcome]], contract: InputContract, *, config: TrainingConfig
 ) -> dict[str, Any]:
     """Every table, printed and returned as plain values; ``parts`` are the folds' outcomes."""
-    policy, recalibrated = Policy(section.min_dice, section.alpha), calibrator(contract, section)
+    section, names = config.calibration, config.structures
+    policy = Policy(section.min_dice, section.alpha)
+    recalibrated = calibrator(contract, section, patient=config.patient)
     tables = {
         "conformal": cross_judged(parts, recalibrated, policy),
         "conformal, without the input check": cross_judged(parts, recalibrated, policy, contract=False),
@@ -92,8 +92,8 @@ def measure_all(
         results[name] = {
             "severities": _severities(own, section=section),
             "scores": _scores(own, section=section),
-            "left_out": _left_out(own, _calibrator_of(contract, section, index), policy=policy),
-            "risk": _risk(own, _calibrator_of(contract, section, index)),
+            "left_out": _left_out(own, _calibrator_of(contract, config, index), policy=policy),
+            "risk": _risk(own, _calibrator_of(contract, config, index)),
         }
         _print_severities(name, results[name]["severities"], section=section)
         scores = results[name]["scores"].items()
@@ -103,14 +103,12 @@ def measure_all(
     return results
 
 
-def _calibrator_of(
-    contract: InputContract, section: CalibrationSection, index: int
-) -> Callable[[Sequence[Outcome]], Gate]:
+def _calibrator_of(contract: InputContract, config: TrainingConfig, index: int) -> Callable[[Sequence[Outcome]], Gate]:
     """Gates of one structure from its outcomes alone."""
     ranges: tuple[Range, ...] = (contract.volume_ml[index],)
     one = contract.model_copy(update={"volume_ml": ranges, "border_max": (contract.border_max[index],)})
 
-    recalibrated = calibrator(one, section)
+    recalibrated = calibrator(one, config.calibration, patient=config.patient)
     return lambda outcomes: recalibrated(_as_only(outcomes))[0]
 
 

@@ -17,7 +17,10 @@ COLUMNS = ("structure", "scan", "condition", "predicted", "dice", "refused")
 
 @dataclass(frozen=True)
 class CalibrationRow:
-    """One structure of one scan under one condition; ``predicted`` and ``refused`` as in `nca.conformal.Calibrated`."""
+    """One structure of one scan under one condition; ``predicted`` and ``refused`` as in `nca.conformal.Calibrated`.
+
+    ``scan`` is the patient's name where the training says that several scans are of one.
+    """
 
     structure: int
     scan: str

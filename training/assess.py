@@ -116,14 +116,15 @@ def recalibrate(version: LoadedVersion, *, data: Path, store: Path, name: str) -
     cases, manifest = unseen_cases(version, data, calibration=False), version.manifest
     with progress("calibration", len(cases)) as advance:
         outcomes = observe(cases, Subject.of(version), seed=manifest.training.seed, on_case=advance)
-    known = manifest.calibration
+    known, patient = manifest.calibration, manifest.training.config.get("patient", "")
     section = CalibrationSection(members=known.members, min_dice=known.min_dice, alpha=known.alpha)
-    calibrating = calibrate(outcomes, manifest.contract, section=section, data=name)
-    record = manifest.training
-    halves = parts(cases, SITE_PARTS, seed=record.seed, patient=record.config.get("patient", ""))
+    calibrating = calibrate(outcomes, manifest.contract, section=section, data=name, patient=patient)
+    halves = parts(cases, SITE_PARTS, seed=manifest.training.seed, patient=patient)
     split = [{case.name for case in part} for part in halves]
     each = [[one for one in outcomes if one.scan in part] for part in split]
-    judged = cross_judged(each, calibrator(manifest.contract, section), Policy(known.min_dice, known.alpha))
+    judged = cross_judged(
+        each, calibrator(manifest.contract, section, patient=patient), Policy(known.min_dice, known.alpha)
+    )
     figures = detection_table(judged, structures=manifest.structures, min_dice=known.min_dice)
     now = datetime.now(UTC).replace(microsecond=0)
     published = manifest.model_copy(

@@ -14,6 +14,7 @@ from model_store.manifest import Calibration, InputContract, StructureCalibratio
 from nca.gate import Gate, Plausible
 from nca.regression import Line, Regression, fit_line, fit_regression
 from training.config import CalibrationSection
+from training.data import patient_of
 from training.outcomes import Outcome
 
 SMALLEST_ENSEMBLE = 2
@@ -42,9 +43,11 @@ class Calibrating:
 
 
 def calibrate(
-    outcomes: Sequence[Outcome], contract: InputContract, *, section: CalibrationSection, data: str
+    outcomes: Sequence[Outcome], contract: InputContract, *, section: CalibrationSection, data: str, patient: str = ""
 ) -> Calibrating:
     """Fit everything to outcomes of scans that the network which judged them was not trained on.
+
+    ``patient`` is `TrainingConfig.patient`: what one patient's scans say counts as one, for they are much alike.
 
     Raises:
         UncalibratableError: Dice does not fall with NQM, or there are too few outcomes.
@@ -66,20 +69,25 @@ def calibrate(
         kinds=tuple(dict.fromkeys(one.condition.kind for one in final)),
         structures=tuple(fitted),
     )
-    rows = tuple(_row(one, fitted[one.structure].regression, contract.plausible[one.structure]) for one in final)
+    rows = tuple(
+        _row(one, patient_of(one.scan, patient), fitted[one.structure].regression, contract.plausible[one.structure])
+        for one in final
+    )
     return Calibrating(calibration, rows, contract)
 
 
-def calibrator(contract: InputContract, section: CalibrationSection) -> Callable[[Sequence[Outcome]], tuple[Gate, ...]]:
+def calibrator(
+    contract: InputContract, section: CalibrationSection, *, patient: str = ""
+) -> Callable[[Sequence[Outcome]], tuple[Gate, ...]]:
     """A function that gives the gates which `calibrate` makes of outcomes."""
-    return lambda outcomes: calibrate(outcomes, contract, section=section, data="").gates
+    return lambda outcomes: calibrate(outcomes, contract, section=section, data="", patient=patient).gates
 
 
-def _row(outcome: Outcome, regression: Regression, plausible: Plausible) -> CalibrationRow:
+def _row(outcome: Outcome, unit: str, regression: Regression, plausible: Plausible) -> CalibrationRow:
     evidence = outcome.observed.evidence
     return CalibrationRow(
         structure=outcome.structure,
-        scan=outcome.scan,
+        scan=unit,
         condition=str(outcome.condition),
         predicted=0.0 if evidence is None else regression.predicted_dice(evidence),
         dice=outcome.dice,

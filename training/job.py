@@ -17,7 +17,7 @@ from model_store.registry import Registry
 from nca.gate import Gate, Policy
 from training.agreement import low_precision_agreement
 from training.calibrate import Calibrating, calibrate, calibrator
-from training.config import CalibrationSection, TrainingConfig, load_config
+from training.config import TrainingConfig, load_config
 from training.console import console, detections, progress
 from training.crossval import FoldResult, run_fold
 from training.data import folds, load_cases
@@ -54,30 +54,32 @@ def describe(results: Sequence[FoldResult], *, config: TrainingConfig) -> tuple[
     section = config.calibration
     outcomes = [one for result in others for one in result.outcomes]
     scans = f"the {sum(len(one.fold.held_out) for one in others)} scans held out from the other folds' networks"
-    calibrating = calibrate(outcomes, first.contract, section=section, data=scans)
+    calibrating = calibrate(outcomes, first.contract, section=section, data=scans, patient=config.patient)
     return (
         build_manifest(
             results,
             config=config,
             calibration=calibrating.calibration,
-            metrics=_metrics(results, calibrating, section=section, names=config.structures),
+            metrics=_metrics(results, calibrating, config=config),
             low_precision=_agreement(first, calibrating.gates, config=config),
         ),
         calibrating,
     )
 
 
-def _metrics(
-    results: Sequence[FoldResult], calibrating: Calibrating, *, section: CalibrationSection, names: Sequence[str]
-) -> dict[str, Any]:
+def _metrics(results: Sequence[FoldResult], calibrating: Calibrating, *, config: TrainingConfig) -> dict[str, Any]:
     """Figures of every fold judged by the other folds' calibration, and of the first judged by what is published."""
+    section = config.calibration
     policy = Policy(section.min_dice, section.alpha)
-    recalibrated = calibrator(calibrating.contract, section)
+    recalibrated = calibrator(calibrating.contract, section, patient=config.patient)
     judged = {
         CROSS_VALIDATION: cross_judged([one.outcomes for one in results], recalibrated, policy),
         VALIDATION: judge_all(results[0].outcomes, calibrating.gates, policy),
     }
-    return {name: detection_table(part, structures=names, min_dice=section.min_dice) for name, part in judged.items()}
+    return {
+        name: detection_table(part, structures=config.structures, min_dice=section.min_dice)
+        for name, part in judged.items()
+    }
 
 
 def _agreement(first: FoldResult, gates: Sequence[Gate], *, config: TrainingConfig) -> LowPrecision | None:

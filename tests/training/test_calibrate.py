@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -90,6 +91,15 @@ class TestRows:
             assert one.observed.evidence is not None
             assert row.predicted == regression.predicted_dice(one.observed.evidence)
             assert not row.refused
+
+    def test_what_several_scans_of_a_patient_say_counts_as_one(
+        self, make_outcome: MakeOutcome, contract: InputContract
+    ) -> None:
+        outcomes = [replace(one, scan=f"{one.scan}_{phase}") for one in falling(make_outcome) for phase in "ab"]
+        found = calibrate(outcomes, contract, section=SECTION, data="made up", patient="^[^_]+")
+        assert {row.scan for row in found.rows} == {one.scan for one in falling(make_outcome)}
+        assert set(found.gates[0].calibrated.scan.tolist()) == set(range(len({row.scan for row in found.rows})))
+        assert len(found.calibration.scans) == 2 * len({row.scan for row in found.rows})
 
     def test_the_regression_sees_every_condition(self, make_outcome: MakeOutcome, contract: InputContract) -> None:
         outcomes = falling(make_outcome)

@@ -1,3 +1,5 @@
+import tomllib
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -48,6 +50,14 @@ class TestFacts:
     def test_are_those_of_the_folder(self, ball_folder: Path) -> None:
         facts = read_facts(ball_folder)
         assert facts == Facts(16, (1.0, 1.0, 1.0), (18, 20, 17), (1,))
+
+    def test_may_be_of_voxels_of_ones_choice(self, ball_folder: Path) -> None:
+        facts = read_facts(ball_folder, spacing_mm=(2.0, 2.0, 1.0))
+        assert (facts.spacing, facts.shape) == ((2.0, 2.0, 1.0), (9, 10, 17))
+
+    def test_name_the_volumes_of_several(self, ball_folder: Path) -> None:
+        text = to_toml(make_plan(replace(read_facts(ball_folder), volumes=(1, 0))), name="ball", union=True)
+        assert tomllib.loads(text)["model"]["volumes"] == [1, 0]
 
 
 class TestShippedConfigurations:
