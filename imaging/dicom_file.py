@@ -71,6 +71,43 @@ HEADER_TAGS = [
     "SamplesPerPixel",
     "PhotometricInterpretation",
 ]
+REFERENCE_TAGS = [
+    *HEADER_TAGS,
+    "SpecificCharacterSet",
+    "SOPInstanceUID",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "PositionReferenceIndicator",
+    "Laterality",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+]
+"""What an object that is derived from an image repeats of it."""
+MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""Of these, what must be there but may be empty (DICOM part 3, type 2): images without a patient leave them out."""
 PIXEL_TAGS = [
     "Rows",
     "Columns",
@@ -157,6 +194,25 @@ def read_header(path: Path) -> ImageHeader | None:
     except ImagingError:
         raise
     except Exception:  # pydicom raises whatever the bytes led it to; its messages quote them
+        raise CorruptFileError("the header of a DICOM file is damaged") from None
+
+
+def read_reference(path: Path) -> Dataset:
+    """What an object that is derived from an image repeats of it: patient, study, geometry, identifiers.
+
+    Raises:
+        CorruptFileError: its header cannot be read.
+    """
+    try:
+        with _quietly():
+            dataset = _dataset(path, REFERENCE_TAGS, limit=HEADER_BYTES, pixels=False)
+            for keyword in MAY_BE_EMPTY:
+                if keyword not in dataset:
+                    setattr(dataset, keyword, None)
+            return dataset
+    except ImagingError:
+        raise
+    except Exception:  # as in read_header
         raise CorruptFileError("the header of a DICOM file is damaged") from None
 
 

@@ -43,7 +43,13 @@ def read_dicom_series(paths: Sequence[Path], *, limits: Limits) -> Volume:
         array[:, :, k] = read_pixels(images[index]).T
     if not np.isfinite(array).all():
         raise NonFiniteVoxelsError("the rescaled pixels hold NaN or infinite values")
-    return Volume(array, slices.affine, modality=images[0].modality, warnings=_left_out(len(paths) - len(images)))
+    return Volume(
+        array,
+        slices.affine,
+        modality=images[0].modality,
+        warnings=_left_out(len(paths) - len(images)),
+        source=tuple(images[index].path for index in slices.order),
+    )
 
 
 def _images(paths: Sequence[Path]) -> list[ImageHeader]:

@@ -186,3 +186,7 @@ class UndecodablePixelsError(ImagingError):
     """Compressed pixels that the decoder refuses."""
 
     code = "undecodable_pixels"
+
+
+class UnwritableSegmentationError(Exception):
+    """No DICOM SEG can be made of a mask; the mask itself is not affected, so this refuses no scan."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ class Volume:
 
     Attributes:
         array: float32 (x, y, z), finite, C-contiguous, read-only.
+        source: files of a DICOM series, one a slice in the order of z, as long as the reader's caller keeps them.
         further: more channels of the same scan (another contrast, another time) on the same grid, each as ``array``.
         affine: float64 (4, 4); ``affine @ (i, j, k, 1)`` is the centre of voxel (i, j, k) in mm, RAS+.
         modality: DICOM modality ("MR", "CT", ...) where the file says it, else None (NIfTI never does).
@@ -27,6 +29,7 @@ class Volume:
     modality: str | None = None
     warnings: tuple[str, ...] = field(default=())
     further: tuple[NDArray[np.float32], ...] = ()
+    source: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         array, *further = (_read_only(one) for one in (self.array, *self.further))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,7 +22,7 @@ from nca.engine import Engine, get_engine
 from nca.errors import NcaError
 from ncagate.settings import Settings
 from ncagate.verdicts import print_verdicts
-from worker.pipeline import Options, OutputNames, Record, StageCallback, segment_scan
+from worker.pipeline import Options, Origin, OutputNames, Record, StageCallback, segment_scan
 
 RECORD_FIELDS = (
     "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
@@ -87,7 +89,7 @@ class Batch:
 
     def segment(self, scan: Path, name: str, *, on_stage: StageCallback = lambda stage, done: None) -> Record:
         """Segment one scan into ``<name>_mask.nii.gz`` and the like; raises as `worker.pipeline.segment_scan`."""
-        names = OutputNames(f"{name}_mask.nii.gz", f"{name}_uncertainty.nii.gz", f"{name}_preview.png")
+        names = OutputNames(*(f"{name}_{file}" for file in astuple(OutputNames())))
         with (
             tempfile.TemporaryDirectory(prefix="ncagate-") as workdir,
             tempfile.TemporaryDirectory(prefix=".ncagate-", dir=self.out) as staged,
@@ -97,6 +99,7 @@ class Batch:
                 self.version,
                 engine=self.engine,
                 options=self.options,
+                origin=Origin(uuid4().hex, datetime.now(UTC)),
                 limits=self.limits,
                 out=Path(staged),
                 workdir=Path(workdir),

@@ -11,10 +11,13 @@ from service.errors import Problem
 
 POLL_S = 1
 """What `Retry-After` says of a job that is not finished."""
+SEGMENTATION = "segmentation"
+"""The mask as DICOM SEG, which only a scan that came as DICOM has."""
 FILES = {
     "mask": ("mask.nii.gz", "application/gzip"),
     "uncertainty": ("uncertainty.nii.gz", "application/gzip"),
     "preview": ("preview.png", "image/png"),
+    SEGMENTATION: ("segmentation.dcm", "application/dicom"),
 }
 """File name and media type of each artefact."""
 
@@ -23,8 +26,8 @@ def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) ->
     """One file of a succeeded job.
 
     Raises:
-        Problem: ``job_not_finished``, ``job_cancelled``, ``result_gone``, or the job's own failure code with
-            ``failure_status``.
+        Problem: ``job_not_finished``, ``job_cancelled``, ``result_gone``, ``not_acceptable`` (no DICOM SEG), or the
+            job's own failure code with ``failure_status``.
     """
     if not job.finished:
         raise Problem("job_not_finished", f"the job is {job.state}", headers={"Retry-After": str(POLL_S)})
@@ -36,6 +39,8 @@ def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) ->
     file_name, media_type = FILES[name]
     path = blobs.result_dir(job.id, job.attempt) / file_name
     if not path.is_file():
+        if name == SEGMENTATION and path.parent.is_dir():
+            raise Problem("not_acceptable", "there is no DICOM SEG: the scan was no DICOM series, or see the warnings")
         raise Problem("result_gone")
     return FileResponse(path, media_type=media_type, filename=f"{job.id}_{file_name}", headers=verdict(job))
 

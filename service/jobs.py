@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from jobs.repository import PAGE_MAX, JobRepository, cursor
 from jobs.state import JobState
-from service.artefacts import FILES, POLL_S, artefact
+from service.artefacts import FILES, POLL_S, SEGMENTATION, artefact
 from service.gateway import Gateway, TheGateway
+from service.negotiation import FILES as FILE_OF
+from service.negotiation import MASKS, choose
 from service.problems import documented
 from service.schemas import JobList, JobView, job_json
 from service.watch import snapshots
@@ -26,9 +28,12 @@ router = APIRouter(tags=["jobs"])
 _AWAY = ("internal_error", "database_unavailable")
 
 
-def _file_responses(name: str) -> dict[int | str, dict[str, Any]]:
+def _file_responses(*names: str) -> dict[int | str, dict[str, Any]]:
     binary = {"schema": {"type": "string", "format": "binary"}}
-    found = {"description": f"The {name}, its verdict in headers.", "content": {FILES[name][1]: binary}}
+    found = {
+        "description": f"The {names[0]}, its verdict in headers.",
+        "content": {FILES[name][1]: binary for name in names},
+    }
     return {
         200: found,
         **documented("job_not_found", "job_not_finished", "job_cancelled", "result_gone", *_AWAY),
@@ -64,10 +69,21 @@ def show_job(job_id: str, gateway: TheGateway) -> Response:
     return JSONResponse(job_json(job, position=gateway.repository.position(job_id)), headers=headers)
 
 
-@router.get("/jobs/{job_id}/mask", summary="The mask", response_model=None, responses=_file_responses("mask"))
-def mask(job_id: str, gateway: TheGateway) -> Response:
-    """The mask as NIfTI, on the scan's own grid. Where the job failed: 409 with the job's own code."""
-    return artefact(gateway.blobs, gateway.job(job_id), "mask")
+@router.get(
+    "/jobs/{job_id}/mask",
+    summary="The mask",
+    response_model=None,
+    responses={**_file_responses("mask", SEGMENTATION), **documented("not_acceptable")},
+)
+def mask(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header()] = None) -> Response:
+    """The mask on the scan's own grid: NIfTI, or by `Accept: application/dicom` the DICOM SEG of a DICOM series.
+
+    Where the job failed: 409 with the job's own code.
+    """
+    name = FILE_OF[choose(accept, MASKS)]
+    response = artefact(gateway.blobs, gateway.job(job_id), name)
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 @router.get(

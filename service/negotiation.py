@@ -11,31 +11,34 @@ from service.errors import Problem
 
 
 class Offer(StrEnum):
-    """Media types that POST /segment can answer with, the preferred one first."""
+    """Media types that results come in; POST /segment answers with any of them, the preferred one first."""
 
     JSON = "application/json"
     GZIP = "application/gzip"
     X_GZIP = "application/x-gzip"
     PNG = "image/png"
+    DICOM = "application/dicom"
 
 
-FILES = {Offer.GZIP: "mask", Offer.X_GZIP: "mask", Offer.PNG: "preview"}
+FILES = {Offer.GZIP: "mask", Offer.X_GZIP: "mask", Offer.PNG: "preview", Offer.DICOM: "segmentation"}
 """Which artefact a media type stands for."""
+MASKS = (Offer.GZIP, Offer.X_GZIP, Offer.DICOM)
+"""Media types of a mask, the preferred one first."""
 
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
 
 
-def choose(accept: str | None) -> Offer:
-    """The offer that the Accept header likes best.
+def choose(accept: str | None, offers: Sequence[Offer] = tuple(Offer)) -> Offer:
+    """The one of ``offers`` that the Accept header likes best; of equals the first.
 
     Raises:
         Problem: ``not_acceptable``, none is acceptable.
     """
     ranges = _ranges(accept or "*/*")
-    scores = {offer: _quality(offer, ranges) for offer in Offer}
+    scores = {offer: _quality(offer, ranges) for offer in offers}
     best = max(scores, key=lambda offer: scores[offer])
     if scores[best] <= 0.0:
-        raise Problem("not_acceptable", f"on offer: {', '.join(Offer)}")
+        raise Problem("not_acceptable", f"on offer: {', '.join(offers)}")
     return best
 
 

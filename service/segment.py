@@ -67,6 +67,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {
             Offer.GZIP.value: {"schema": _BINARY},
             Offer.PNG.value: {"schema": _BINARY},
+            Offer.DICOM.value: {"schema": _BINARY},
         },
     },
     202: {
@@ -99,8 +100,9 @@ async def segment(request: Request, gateway: TheGateway) -> Response:
     """Queue a scan for segmentation.
 
     Answers 202 with the job. With `Prefer: wait=N`, 200 with the finished job if it is finished in time. With
-    `Accept: application/gzip` the mask, with `Accept: image/png` the preview, the verdict in headers; these
-    wait without being asked to, and a scan that turns out unusable is then a 422 with the job's own code.
+    `Accept: application/gzip` the mask, with `application/dicom` the mask of a DICOM series as DICOM SEG, with
+    `image/png` the preview, the verdict in headers; these wait without being asked to, and a scan that turns out
+    unusable is then a 422 with the job's own code.
     """
     offer = choose(request.headers.get("accept"))
     wish = preference(request.headers.getlist("prefer"))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.errors import UnwritableSegmentationError
 from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
@@ -21,7 +23,7 @@ from imaging.read import read_scan
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations
 from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
-from model_store.manifest import Manifest
+from model_store.manifest import Manifest, Segment
 from nca.engine import Engine, Progress
 from nca.ensemble import Prediction, predict
 from nca.gate import Gate, Judgement, Policy, Reason, Rule, Verdict
@@ -41,12 +43,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Names a result and says when it was asked for; a retry of the same has the same, and so the same identifiers."""
+
+    identity: str
+    created: datetime
+
+
+@dataclass(frozen=True)
 class OutputNames:
-    """File names of a result."""
+    """File names of a result; there is a segmentation only of a DICOM series."""
 
     mask: str = "mask.nii.gz"
     uncertainty: str = "uncertainty.nii.gz"
     preview: str = "preview.png"
+    segmentation: str = "segmentation.dcm"
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ def segment_scan(
     *,
     engine: Engine,
     options: Options,
+    origin: Origin,
     limits: Limits,
     out: Path,
     workdir: Path,
@@ -122,7 +134,8 @@ def segment_scan(
     """Segment the scan in ``paths``, write mask, uncertainty and preview into ``out``, and return the record.
 
     The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
-    the standard deviation over the members. ``workdir`` is an empty folder for what is unpacked.
+    the standard deviation over the members. Of a DICOM series the mask is written as a DICOM SEG as well, or a warning
+    in the record says why not. ``workdir`` is an empty folder for what is unpacked.
 
     Raises:
         ImagingError: the scan cannot be read.
@@ -142,8 +155,13 @@ def segment_scan(
         results = results or _nothing(volume, manifest)
         records = _judge(results, version, options=options, breaches=breaches)
     with clock.stage("write"):
-        _write(volume, results, records, manifest=manifest, out=out, names=names)
-    return _record(records, version=version, options=options, engine=engine, clock=clock, warnings=volume.warnings)
+        labels = _labels(results, records)
+        _write(volume, labels, results, records, manifest=manifest, out=out, names=names)
+        warnings = _write_segmentation(
+            volume, labels, records, manifest=manifest, origin=origin, path=out / names.segmentation
+        )
+    warnings = (*volume.warnings, *warnings)
+    return _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
 
 
 class _Clock:
@@ -230,8 +248,18 @@ def _structure_record(name: str, label: int | None, result: StructureResult, jud
     )
 
 
+def _labels(results: Sequence[StructureResult], records: Sequence[StructureRecord]) -> NDArray[np.uint8]:
+    """The mask: uint8 (x, y, z), each structure's label where it is."""
+    labels: NDArray[np.uint8] = np.zeros(results[0].mask.shape, np.uint8)
+    for record, result in zip(records, results, strict=True):
+        if record.label is not None:
+            labels[result.mask] = record.label
+    return labels
+
+
 def _write(
     volume: Volume,
+    labels: NDArray[np.uint8],
     results: Sequence[StructureResult],
     records: Sequence[StructureRecord],
     *,
@@ -239,10 +267,6 @@ def _write(
     out: Path,
     names: OutputNames,
 ) -> None:
-    labels: NDArray[np.uint8] = np.zeros(volume.array.shape, np.uint8)
-    for record, result in zip(records, results, strict=True):
-        if record.label is not None:
-            labels[result.mask] = record.label
     uncertainty: NDArray[np.float32] = reduce(np.maximum, (result.deviation for result in results))
     source = f"ncagate {manifest.name} {manifest.version}"
     write_nifti(out / names.mask, labels, volume.affine, description=source)
@@ -257,6 +281,34 @@ def _write(
         verdict=worst.verdict,
     )
     (out / names.preview).write_bytes(picture)
+
+
+def _write_segmentation(
+    volume: Volume,
+    labels: NDArray[np.uint8],
+    records: Sequence[StructureRecord],
+    *,
+    manifest: Manifest,
+    origin: Origin,
+    path: Path,
+) -> tuple[str, ...]:
+    """Write the DICOM SEG of a DICOM series; warnings say why there is none."""
+    if not volume.source:
+        return ()
+    from imaging.dicom_seg import About, CodedSegment, write_segmentation  # imported late: highdicom takes a second
+
+    segments = [CodedSegment(one.label, one.name, *_code(one)) for one in manifest.segments]
+    verdict = _worst(records).verdict
+    about = About(origin.identity, origin.created, manifest.name, manifest.version, verdict)
+    try:
+        write_segmentation(path, labels, source=volume.source, segments=segments, about=about)
+    except UnwritableSegmentationError as error:
+        return (f"There is no DICOM SEG: {error}.",)
+    return ()
+
+
+def _code(segment: Segment) -> tuple[str, str, str]:
+    return segment.code.scheme, segment.code.value, segment.code.meaning
 
 
 def caption(record: StructureRecord, *, manifest: Manifest) -> list[str]:

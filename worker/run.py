@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 
 from imaging.errors import ImagingError
@@ -23,7 +24,7 @@ from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
 from ncagate.settings import Settings
 from worker.heart import Heart
-from worker.pipeline import Options, segment_scan
+from worker.pipeline import Options, Origin, segment_scan
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
@@ -106,6 +107,7 @@ class Runner:
                     members=request.members,
                     seed=request.seed,
                 ),
+                origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,
                 out=out,
                 workdir=workdir,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
+from pydicom import dcmread
 
 from model_store.manifest import Manifest
 
@@ -44,6 +46,21 @@ class TestSegment:
         assert gzip.decompress(uncertainty.content)[344:347] == b"n+1"
         preview = stack.client.get(f"{location}/preview").raise_for_status()
         assert preview.content.startswith(b"\x89PNG")
+
+    def test_a_series_sent_as_dicom_comes_back_as_dicom(self, stack: Any, shared_data: Path) -> None:
+        slices = sorted((shared_data / "dicom" / "hippocampus_crop_1").rglob("*.dcm"))
+        files = [("scan", (one.name, one.read_bytes())) for one in slices]
+        answer = stack.client.post(
+            "/segment", files=files, data={"model": "hippocampus"}, headers={"Accept": "application/dicom"}, timeout=120
+        ).raise_for_status()
+        assert answer.headers["Content-Type"] == "application/dicom"
+        segmentation = dcmread(BytesIO(answer.content))
+        assert segmentation.Modality == "SEG"
+        assert segmentation.StudyInstanceUID == dcmread(slices[0]).StudyInstanceUID
+        mark = {"accept": "ACCEPTED", "flag": "FLAGGED"}[answer.headers["NCAgate-Verdict"]]
+        assert segmentation.SeriesDescription.startswith(mark)
+        again = stack.client.get(f"{answer.headers['Location']}/mask", headers={"Accept": "application/dicom"})
+        assert again.content == answer.content
 
     def test_the_same_scan_twice_gives_the_same_bytes(self, stack: Any, scan: Path) -> None:
         locations = [stack.submit(scan, seed="7") for _ in range(2)]

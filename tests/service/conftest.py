@@ -117,11 +117,11 @@ class Service:
         assert job is not None
         return job
 
-    def finish(self, job_id: str) -> None:
-        """Do all that a worker does."""
+    def finish(self, job_id: str, *further: str) -> None:
+        """Do all that a worker does, with ``further`` files."""
         job = self.claim(job_id)
         with self.gateway.blobs.staging() as folder:
-            for name in ("mask.nii.gz", "uncertainty.nii.gz", "preview.png"):
+            for name in ("mask.nii.gz", "uncertainty.nii.gz", "preview.png", *further):
                 (folder / name).write_bytes(name.encode())
             self.gateway.blobs.commit_result(folder, job_id, job.attempt)
         assert self.gateway.repository.succeed(job_id, job.attempt, RESULT)

@@ -94,6 +94,28 @@ class TestArtefacts:
         assert answer.headers["NCAgate-NQM"] == "0.3"
         assert answer.headers["NCAgate-Reasons"] == "nqm_above_threshold"
 
+    @pytest.mark.parametrize(
+        ("accept", "media"),
+        [
+            ("application/dicom", "application/dicom"),
+            ("application/dicom;q=0.5, application/gzip", "application/gzip"),
+            ("*/*", "application/gzip"),
+        ],
+    )
+    def test_the_mask_is_a_dicom_seg_where_that_is_liked_best(self, service: Any, accept: str, media: str) -> None:
+        job_id = service.submit()
+        service.finish(job_id, "segmentation.dcm")
+        answer = service.client.get(f"/jobs/{job_id}/mask", headers={"Accept": accept})
+        assert (answer.status_code, answer.headers["Content-Type"], answer.headers["Vary"]) == (200, media, "Accept")
+        assert answer.headers["NCAgate-Verdict"] == "flag"
+
+    def test_there_is_no_dicom_seg_of_what_was_no_dicom(self, service: Any) -> None:
+        job_id = service.submit()
+        service.finish(job_id)
+        answer = service.client.get(f"/jobs/{job_id}/mask", headers={"Accept": "application/dicom"})
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+        assert "DICOM" in answer.json()["detail"]
+
     def test_of_an_unfinished_job_are_a_409_with_retry_after(self, service: Any) -> None:
         answer = service.client.get(f"/jobs/{service.submit()}/mask")
         assert (answer.status_code, answer.json()["code"]) == (409, "job_not_finished")

@@ -17,6 +17,7 @@ class TestChoose:
             ("APPLICATION/X-GZIP", Offer.X_GZIP),
             ("image/png;q=0.5, application/json;q=0.4", Offer.PNG),
             ("image/png;q=0.3, */*;q=0.4", Offer.JSON),
+            ("application/dicom, application/json;q=0.9", Offer.DICOM),
             ("application/json;q=0, image/*", Offer.PNG),
             ("text/html, image/png;q=broken, application/json;q=0.1", Offer.JSON),
         ],

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,8 +23,9 @@ from nca.engine import Engine, get_engine
 from nca.ensemble import predict
 from nca.errors import CancelledError
 from nca.gate import Policy, Rule
-from worker.pipeline import STAGES, Options, Record, segment_scan
+from worker.pipeline import STAGES, Options, Origin, Record, segment_scan
 
+ORIGIN = Origin("a job", datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC))
 ENGINE: Engine = get_engine("torch", threads=1)
 Publish = Callable[..., Manifest]
 ScanFile = Callable[..., Path]
@@ -62,6 +64,7 @@ class Run:
             version or self.version(),
             engine=engine,
             options=Options(policy=Policy(min_dice, alpha, rule), members=members, seed=0),
+            origin=ORIGIN,
             limits=Limits(),
             out=self.out,
             workdir=work,

@@ -1,0 +1,157 @@
+"""A mask as a DICOM Segmentation object (DICOM part 3, A.51) over the series that it was drawn on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+from uuid import UUID, uuid5
+
+import highdicom as hd
+import numpy as np
+from highdicom.seg import Segmentation, SegmentDescription
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DA, DT, TM
+
+from imaging.dicom_file import read_reference
+from imaging.errors import UnwritableSegmentationError
+
+NAMESPACE = UUID("8f4f4a2e-7f0a-5b39-9a52-0f5d3a1c64b7")
+"""Of the identifiers made here; another would store the same result a second time."""
+SERIES_NUMBER = 9001
+"""Above what scanners give, so that the result is listed after the images."""
+MAKER = "ncagate"
+TITLE_CHARACTERS = 64  # of a LO, DICOM part 5, table 6.2-1
+MARKS = {"accept": "ACCEPTED", "flag": "FLAGGED"}
+"""Content label of each verdict; a flagged mask must not be mistaken for an accepted one."""
+
+
+@dataclass(frozen=True)
+class CodedSegment:
+    """One segment: its value in the mask, its name, and its code (scheme "SCT" is SNOMED CT)."""
+
+    label: int
+    name: str
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What the object says of itself.
+
+    Attributes:
+        identity: names the result; the same identity gives the same identifiers, so that a retry stores it again.
+        created: when the result was asked for; every date in the object.
+        model, version: what segmented.
+        verdict: of the whole scan.
+    """
+
+    identity: str
+    created: datetime
+    model: str
+    version: str
+    verdict: Literal["accept", "flag"]
+
+    def uid(self, what: str) -> str:
+        """The identifier of one object of the result (DICOM part 5, B.2)."""
+        return f"2.25.{uuid5(NAMESPACE, f'{self.identity} {what}').int}"
+
+    @property
+    def title(self) -> str:
+        """Series description: the model, and first of all whether the mask was accepted."""
+        return f"{MARKS[self.verdict]}: {MAKER} {self.model}"[:TITLE_CHARACTERS]
+
+
+def write_segmentation(
+    path: Path, labels: NDArray[np.uint8], *, source: Sequence[Path], segments: Sequence[CodedSegment], about: About
+) -> None:
+    """Write ``labels`` (x, y, z) as a BINARY segmentation of the images in ``source``.
+
+    ``source`` are the series' files, one a slice, in the order of z; x runs along their rows, y down their columns,
+    as `imaging.dicom_series.read_dicom_series` gives them. The object refers to each of them and shares their frame of
+    reference, study and patient. Frames without a voxel are left out.
+
+    Raises:
+        UnwritableSegmentationError: the mask is empty, or the images lack what such an object has to repeat.
+    """
+    if not labels.any():
+        raise UnwritableSegmentationError("the mask is empty, and a DICOM SEG has at least one frame")
+    images = [read_reference(one) for one in source]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values in the images that DICOM does not allow, quoted
+            _segmentation(_numbered(labels, segments), images, segments, about).save_as(path, enforce_file_format=True)
+    except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError):  # highdicom's, on odd headers
+        path.unlink(missing_ok=True)
+        detail = "the images lack what a DICOM SEG has to repeat, or hold it in another form"
+        raise UnwritableSegmentationError(detail) from None
+
+
+def _numbered(labels: NDArray[np.uint8], segments: Sequence[CodedSegment]) -> NDArray[np.uint8]:
+    """(z, y, x): frames of rows and columns, with the segments' numbers 1, 2, ... in place of their labels."""
+    numbers = np.zeros(256, np.uint8)
+    for number, segment in enumerate(segments, start=1):
+        numbers[segment.label] = number
+    return numbers[labels].transpose(2, 1, 0)
+
+
+def _segmentation(
+    frames: NDArray[np.uint8], images: Sequence[Dataset], segments: Sequence[CodedSegment], about: About
+) -> Segmentation:
+    made = Segmentation(
+        source_images=images,
+        pixel_array=frames,
+        segmentation_type="BINARY",
+        segment_descriptions=[_description(number, one, about) for number, one in enumerate(segments, start=1)],
+        series_instance_uid=about.uid("segmentation series"),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=about.uid("segmentation"),
+        instance_number=1,
+        manufacturer=MAKER,
+        manufacturer_model_name=about.model,
+        software_versions=about.version,
+        device_serial_number=about.version,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        content_label=MARKS[about.verdict],
+        content_description=about.title,
+        series_description=about.title,
+    )
+    _repeatable(made, about)
+    return made
+
+
+def _description(number: int, segment: CodedSegment, about: About) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=segment.name[:TITLE_CHARACTERS],
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=hd.sr.CodedConcept(segment.value, segment.scheme, segment.meaning),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=f"{MAKER} {about.model}"[:TITLE_CHARACTERS],
+            family=codes.DCM.ArtificialIntelligence,
+            version=about.version,
+        ),
+        tracking_uid=about.uid(f"segment {number}"),
+        tracking_id=f"{about.model} {segment.name}"[:TITLE_CHARACTERS],
+    )
+
+
+def _repeatable(made: Segmentation, about: About) -> None:
+    """Put what highdicom draws or takes from the clock under the result's identity and time."""
+    date, time = DA(about.created.date()), TM(about.created.time())
+    made.ContentDate = made.SeriesDate = made.InstanceCreationDate = date
+    made.ContentTime = made.SeriesTime = made.InstanceCreationTime = time
+    for equipment in made.ContributingEquipmentSequence:
+        equipment.ContributionDateTime = DT(about.created)
+    organisation = about.uid("dimensions")
+    for one in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        one.DimensionOrganizationUID = organisation
