@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Literal
-from uuid import UUID, uuid5
 
 import highdicom as hd
 import numpy as np
@@ -19,55 +15,12 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DA, DT, TM
 
+from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment
 from imaging.dicom_file import read_reference
-from imaging.errors import UnwritableSegmentationError
+from imaging.errors import UnwritableError
 
-NAMESPACE = UUID("8f4f4a2e-7f0a-5b39-9a52-0f5d3a1c64b7")
-"""Of the identifiers made here; another would store the same result a second time."""
 SERIES_NUMBER = 9001
 """Above what scanners give, so that the result is listed after the images."""
-MAKER = "ncagate"
-TITLE_CHARACTERS = 64  # of a LO, DICOM part 5, table 6.2-1
-MARKS = {"accept": "ACCEPTED", "flag": "FLAGGED"}
-"""Content label of each verdict; a flagged mask must not be mistaken for an accepted one."""
-
-
-@dataclass(frozen=True)
-class CodedSegment:
-    """One segment: its value in the mask, its name, and its code (scheme "SCT" is SNOMED CT)."""
-
-    label: int
-    name: str
-    scheme: str
-    value: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class About:
-    """What the object says of itself.
-
-    Attributes:
-        identity: names the result; the same identity gives the same identifiers, so that a retry stores it again.
-        created: when the result was asked for; every date in the object.
-        model, version: what segmented.
-        verdict: of the whole scan.
-    """
-
-    identity: str
-    created: datetime
-    model: str
-    version: str
-    verdict: Literal["accept", "flag"]
-
-    def uid(self, what: str) -> str:
-        """The identifier of one object of the result (DICOM part 5, B.2)."""
-        return f"2.25.{uuid5(NAMESPACE, f'{self.identity} {what}').int}"
-
-    @property
-    def title(self) -> str:
-        """Series description: the model, and first of all whether the mask was accepted."""
-        return f"{MARKS[self.verdict]}: {MAKER} {self.model}"[:TITLE_CHARACTERS]
 
 
 def write_segmentation(
@@ -80,10 +33,10 @@ def write_segmentation(
     reference, study and patient. Frames without a voxel are left out.
 
     Raises:
-        UnwritableSegmentationError: the mask is empty, or the images lack what such an object has to repeat.
+        UnwritableError: the mask is empty, or the images lack what such an object has to repeat.
     """
     if not labels.any():
-        raise UnwritableSegmentationError("the mask is empty, and a DICOM SEG has at least one frame")
+        raise UnwritableError("the mask is empty, and a DICOM SEG has at least one frame")
     images = [read_reference(one) for one in source]
     try:
         with warnings.catch_warnings():
@@ -92,7 +45,7 @@ def write_segmentation(
     except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError):  # highdicom's, on odd headers
         path.unlink(missing_ok=True)
         detail = "the images lack what a DICOM SEG has to repeat, or hold it in another form"
-        raise UnwritableSegmentationError(detail) from None
+        raise UnwritableError(detail) from None
 
 
 def _numbered(labels: NDArray[np.uint8], segments: Sequence[CodedSegment]) -> NDArray[np.uint8]:

@@ -188,5 +188,5 @@ class UndecodablePixelsError(ImagingError):
     code = "undecodable_pixels"
 
 
-class UnwritableSegmentationError(Exception):
-    """No DICOM SEG can be made of a mask; the mask itself is not affected, so this refuses no scan."""
+class UnwritableError(Exception):
+    """No DICOM object can be made of a result; the result itself is not affected, so this refuses no scan."""

@@ -22,7 +22,8 @@ from nca.engine import Engine, get_engine
 from nca.errors import NcaError
 from ncagate.settings import Settings
 from ncagate.verdicts import print_verdicts
-from worker.pipeline import Options, Origin, OutputNames, Record, StageCallback, segment_scan
+from worker.pipeline import Options, OutputNames, StageCallback, segment_scan
+from worker.record import Origin, Record
 
 RECORD_FIELDS = (
     "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",

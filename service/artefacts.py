@@ -11,13 +11,14 @@ from service.errors import Problem
 
 POLL_S = 1
 """What `Retry-After` says of a job that is not finished."""
-SEGMENTATION = "segmentation"
-"""The mask as DICOM SEG, which only a scan that came as DICOM has."""
+SEGMENTATION, REPORT = "segmentation", "report"
+"""Mask and verdict as DICOM SEG and SR, which only a scan that came as DICOM has."""
 FILES = {
     "mask": ("mask.nii.gz", "application/gzip"),
     "uncertainty": ("uncertainty.nii.gz", "application/gzip"),
     "preview": ("preview.png", "image/png"),
     SEGMENTATION: ("segmentation.dcm", "application/dicom"),
+    REPORT: ("report.dcm", "application/dicom"),
 }
 """File name and media type of each artefact."""
 
@@ -26,9 +27,21 @@ def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) ->
     """One file of a succeeded job.
 
     Raises:
-        Problem: ``job_not_finished``, ``job_cancelled``, ``result_gone``, ``not_acceptable`` (no DICOM SEG), or the
+        Problem: ``job_not_finished``, ``job_cancelled``, ``result_gone``, ``not_acceptable`` (no DICOM), or the
             job's own failure code with ``failure_status``.
     """
+    check_succeeded(job, failure_status=failure_status)
+    file_name, media_type = FILES[name]
+    path = blobs.result_dir(job.id, job.attempt) / file_name
+    if not path.is_file():
+        if name in (SEGMENTATION, REPORT) and path.parent.is_dir():
+            raise Problem("not_acceptable", "there is no such DICOM object: see the warnings, or the scan was no DICOM")
+        raise Problem("result_gone")
+    return FileResponse(path, media_type=media_type, filename=f"{job.id}_{file_name}", headers=verdict(job))
+
+
+def check_succeeded(job: Job, *, failure_status: int = 409) -> None:
+    """Raise the `Problem` of a job that has no result: ``job_not_finished``, ``job_cancelled`` or its own code."""
     if not job.finished:
         raise Problem("job_not_finished", f"the job is {job.state}", headers={"Retry-After": str(POLL_S)})
     if job.state is JobState.CANCELLED:
@@ -36,13 +49,6 @@ def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) ->
     if job.state is JobState.FAILED:
         code = job.error_code or "job_failed"
         raise Problem(code, job.error_detail or "", status=failure_status, members={"job": job.id})
-    file_name, media_type = FILES[name]
-    path = blobs.result_dir(job.id, job.attempt) / file_name
-    if not path.is_file():
-        if name == SEGMENTATION and path.parent.is_dir():
-            raise Problem("not_acceptable", "there is no DICOM SEG: the scan was no DICOM series, or see the warnings")
-        raise Problem("result_gone")
-    return FileResponse(path, media_type=media_type, filename=f"{job.id}_{file_name}", headers=verdict(job))
 
 
 def verdict(job: Job) -> dict[str, str]:

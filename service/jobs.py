@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from jobs.repository import PAGE_MAX, JobRepository, cursor
 from jobs.state import JobState
-from service.artefacts import FILES, POLL_S, SEGMENTATION, artefact
+from service.artefacts import FILES, POLL_S, REPORT, SEGMENTATION, artefact, check_succeeded, verdict
 from service.gateway import Gateway, TheGateway
 from service.negotiation import FILES as FILE_OF
-from service.negotiation import MASKS, choose
+from service.negotiation import MASKS, REPORTS, Offer, choose
 from service.problems import documented
 from service.schemas import JobList, JobView, job_json
 from service.watch import snapshots
@@ -26,6 +26,7 @@ KEEP_ALIVE_S = 15.0
 
 router = APIRouter(tags=["jobs"])
 _AWAY = ("internal_error", "database_unavailable")
+_NO_FILE = ("job_not_found", "job_not_finished", "job_cancelled", "result_gone")
 
 
 def _file_responses(*names: str) -> dict[int | str, dict[str, Any]]:
@@ -36,7 +37,7 @@ def _file_responses(*names: str) -> dict[int | str, dict[str, Any]]:
     }
     return {
         200: found,
-        **documented("job_not_found", "job_not_finished", "job_cancelled", "result_gone", *_AWAY),
+        **documented(*_NO_FILE, *_AWAY),
     }
 
 
@@ -82,6 +83,34 @@ def mask(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header(
     """
     name = FILE_OF[choose(accept, MASKS)]
     response = artefact(gateway.blobs, gateway.job(job_id), name)
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@router.get(
+    "/jobs/{job_id}/report",
+    summary="The report",
+    response_model=None,
+    responses={
+        200: {
+            "description": "The report, its verdict in headers.",
+            "model": JobView,
+            "content": {Offer.DICOM.value: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **documented(*_NO_FILE, "not_acceptable", *_AWAY),
+    },
+)
+def report(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header()] = None) -> Response:
+    """Verdict and figures: JSON as of the job, or by `Accept: application/dicom` a Structured Report (TID 1500).
+
+    409 as for the mask.
+    """
+    job = gateway.job(job_id)
+    if choose(accept, REPORTS) is Offer.JSON:
+        check_succeeded(job)
+        response: Response = JSONResponse(job_json(job), headers=verdict(job))
+    else:
+        response = artefact(gateway.blobs, job, REPORT)
     response.headers["Vary"] = "Accept"
     return response
 

@@ -22,6 +22,8 @@ class Offer(StrEnum):
 
 FILES = {Offer.GZIP: "mask", Offer.X_GZIP: "mask", Offer.PNG: "preview", Offer.DICOM: "segmentation"}
 """Which artefact a media type stands for."""
+REPORTS = (Offer.JSON, Offer.DICOM)
+"""Media types of a report, the preferred one first."""
 MASKS = (Offer.GZIP, Offer.X_GZIP, Offer.DICOM)
 """Media types of a mask, the preferred one first."""
 

@@ -11,7 +11,7 @@ from jobs.models import SEED_MAX, Job
 from jobs.state import JobState
 from nca.gate import Rule
 
-ARTEFACTS = ("mask", "uncertainty", "preview")
+ARTEFACTS = ("mask", "report", "uncertainty", "preview")
 
 
 class SegmentForm(BaseModel):
@@ -64,6 +64,7 @@ class Links(BaseModel):
 
     self: str
     mask: str
+    report: str
     uncertainty: str
     preview: str
     events: str

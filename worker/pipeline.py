@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.errors import UnwritableSegmentationError
 from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
@@ -23,10 +20,12 @@ from imaging.read import read_scan
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations
 from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
-from model_store.manifest import Manifest, Segment
+from model_store.manifest import Manifest
 from nca.engine import Engine, Progress
 from nca.ensemble import Prediction, predict
-from nca.gate import Gate, Judgement, Policy, Reason, Rule, Verdict
+from nca.gate import Gate, Judgement, Policy, Reason
+from worker.dicom import DicomNames, write_dicom
+from worker.record import Origin, Record, StructureRecord, caption, worst_of
 
 StageCallback = Callable[[str, float], None]
 """Called with the stage's name and the share of the whole that is done; raising CancelledError stops there."""
@@ -43,79 +42,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Names a result and says when it was asked for; a retry of the same has the same, and so the same identifiers."""
-
-    identity: str
-    created: datetime
-
-
-@dataclass(frozen=True)
 class OutputNames:
-    """File names of a result; there is a segmentation only of a DICOM series."""
+    """File names of a result; segmentation and report (DICOM SEG and SR) only of a DICOM series."""
 
     mask: str = "mask.nii.gz"
     uncertainty: str = "uncertainty.nii.gz"
     preview: str = "preview.png"
     segmentation: str = "segmentation.dcm"
-
-
-@dataclass(frozen=True)
-class StructureRecord:
-    """What is said of one structure; the union of several has no label of its own.
-
-    Attributes:
-        dice_interval: range of the true Dice (90 %).
-        required_dice: what the predicted Dice had to reach.
-    """
-
-    label: int | None
-    name: str
-    verdict: Verdict
-    reasons: tuple[Reason, ...]
-    nqm: float | None
-    predicted_dice: float | None
-    dice_interval: tuple[float, float] | None
-    required_dice: float | None
-    pairwise_dice: float | None
-    nqm_threshold: float | None
-    volume_ml: float
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is said of a scan: accepted only where every structure is; the figures are those of the worst one.
-
-    Attributes:
-        volume_ml: of all segments together.
-        segments: one record per segment, and with several one more, of their union.
-    """
-
-    verdict: Verdict
-    reasons: tuple[Reason, ...]
-    rule: Rule
-    nqm: float | None
-    predicted_dice: float | None
-    dice_interval: tuple[float, float] | None
-    required_dice: float | None
-    pairwise_dice: float | None
-    min_dice: float
-    alpha: float
-    nqm_threshold: float | None
-    volume_ml: float
-    members: int
-    model: str
-    version: str
-    seed: int
-    engine: str
-    seconds: float
-    stage_seconds: dict[str, float]
-    warnings: tuple[str, ...]
-    segments: tuple[StructureRecord, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
-        return asdict(self)
+    report: str = "report.dcm"
 
 
 def segment_scan(
@@ -134,8 +68,8 @@ def segment_scan(
     """Segment the scan in ``paths``, write mask, uncertainty and preview into ``out``, and return the record.
 
     The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
-    the standard deviation over the members. Of a DICOM series the mask is written as a DICOM SEG as well, or a warning
-    in the record says why not. ``workdir`` is an empty folder for what is unpacked.
+    the standard deviation over the members. Of a DICOM series mask and verdict are written as DICOM SEG and SR as well,
+    or a warning in the record says why not. ``workdir`` is an empty folder for what is unpacked.
 
     Raises:
         ImagingError: the scan cannot be read.
@@ -157,9 +91,8 @@ def segment_scan(
     with clock.stage("write"):
         labels = _labels(results, records)
         _write(volume, labels, results, records, manifest=manifest, out=out, names=names)
-        warnings = _write_segmentation(
-            volume, labels, records, manifest=manifest, origin=origin, path=out / names.segmentation
-        )
+        objects = DicomNames(out / names.segmentation, out / names.report)
+        warnings = write_dicom(volume, labels, records, manifest=manifest, origin=origin, names=objects)
     warnings = (*volume.warnings, *warnings)
     return _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
 
@@ -271,7 +204,7 @@ def _write(
     source = f"ncagate {manifest.name} {manifest.version}"
     write_nifti(out / names.mask, labels, volume.affine, description=source)
     write_nifti(out / names.uncertainty, uncertainty, volume.affine, description=source)
-    worst = _worst(records)
+    worst = worst_of(records)
     picture = render_preview(
         volume.array,
         labels > 0,
@@ -283,51 +216,6 @@ def _write(
     (out / names.preview).write_bytes(picture)
 
 
-def _write_segmentation(
-    volume: Volume,
-    labels: NDArray[np.uint8],
-    records: Sequence[StructureRecord],
-    *,
-    manifest: Manifest,
-    origin: Origin,
-    path: Path,
-) -> tuple[str, ...]:
-    """Write the DICOM SEG of a DICOM series; warnings say why there is none."""
-    if not volume.source:
-        return ()
-    from imaging.dicom_seg import About, CodedSegment, write_segmentation  # imported late: highdicom takes a second
-
-    segments = [CodedSegment(one.label, one.name, *_code(one)) for one in manifest.segments]
-    verdict = _worst(records).verdict
-    about = About(origin.identity, origin.created, manifest.name, manifest.version, verdict)
-    try:
-        write_segmentation(path, labels, source=volume.source, segments=segments, about=about)
-    except UnwritableSegmentationError as error:
-        return (f"There is no DICOM SEG: {error}.",)
-    return ()
-
-
-def _code(segment: Segment) -> tuple[str, str, str]:
-    return segment.code.scheme, segment.code.value, segment.code.meaning
-
-
-def caption(record: StructureRecord, *, manifest: Manifest) -> list[str]:
-    """The lines beneath a preview."""
-    figures = [f"{manifest.name} {manifest.version}", f"{record.volume_ml:.2f} ml"]
-    if record.predicted_dice is not None:
-        low, high = record.dice_interval or (record.predicted_dice, record.predicted_dice)
-        between = f" ({low:.2f} to {high:.2f})" if high > low else ""
-        figures.append(f"predicted Dice {record.predicted_dice:.2f}{between}")
-    if record.nqm is not None:
-        figures.append(f"NQM {record.nqm:.3f}")
-    return [" · ".join(figures), *(reason.detail for reason in record.reasons)]
-
-
-def _worst(records: Sequence[StructureRecord]) -> StructureRecord:
-    """A flagged structure before an accepted one, then the lowest predicted Dice."""
-    return min(records, key=lambda one: (one.verdict == "accept", one.predicted_dice or 0.0))
-
-
 def _record(
     records: Sequence[StructureRecord],
     *,
@@ -337,7 +225,7 @@ def _record(
     clock: _Clock,
     warnings: tuple[str, ...],
 ) -> Record:
-    worst = _worst(records)
+    worst = worst_of(records)
     reasons = dict.fromkeys(reason for record in records for reason in record.reasons)
     return Record(
         verdict=worst.verdict,

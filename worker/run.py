@@ -24,7 +24,8 @@ from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
 from ncagate.settings import Settings
 from worker.heart import Heart
-from worker.pipeline import Options, Origin, segment_scan
+from worker.pipeline import Options, segment_scan
+from worker.record import Origin
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""

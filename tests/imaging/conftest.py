@@ -1,3 +1,6 @@
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,3 +45,22 @@ def series(tmp_path: Path, wheel_file: Callable[[str], Path]) -> Callable[..., l
         return paths
 
     return make
+
+
+@pytest.fixture
+def iod_errors() -> Callable[[Path, str], list[str]]:
+    """What David Clunie's dciodvfy finds wrong with a file of a kind; without it skipped, and failed where CI=true."""
+    tool = shutil.which("dciodvfy")
+    if tool is None:
+        reason = "dciodvfy (Debian's dicom3tools) is missing"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    def check(path: Path, kind: str) -> list[str]:
+        answer = subprocess.run([tool, path], check=False, capture_output=True, text=True)
+        lines = (answer.stderr + answer.stdout).splitlines()
+        assert kind in lines, lines
+        return [line for line in lines if line.startswith(("Error", "Abort"))]
+
+    return check

@@ -57,7 +57,7 @@ class TestShow:
         job = service.client.get(f"/jobs/{job_id}").json()
         assert job["error"] == {"code": "gzip_truncated", "detail": "the gzip stream ends early"}
 
-    @pytest.mark.parametrize("suffix", ["", "/mask", "/uncertainty", "/preview", "/events"])
+    @pytest.mark.parametrize("suffix", ["", "/mask", "/report", "/uncertainty", "/preview", "/events"])
     def test_an_unknown_job_is_a_404(self, service: Any, suffix: str) -> None:
         answer = service.client.get(f"/jobs/{'f' * 32}{suffix}")
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
@@ -109,10 +109,26 @@ class TestArtefacts:
         assert (answer.status_code, answer.headers["Content-Type"], answer.headers["Vary"]) == (200, media, "Accept")
         assert answer.headers["NCAgate-Verdict"] == "flag"
 
-    def test_there_is_no_dicom_seg_of_what_was_no_dicom(self, service: Any) -> None:
+    def test_the_report_is_json_or_a_structured_report(self, service: Any) -> None:
+        job_id = service.submit()
+        service.finish(job_id, "report.dcm")
+        answer = service.client.get(f"/jobs/{job_id}/report")
+        assert answer.json() == service.client.get(f"/jobs/{job_id}").json()
+        assert answer.headers["NCAgate-Verdict"] == answer.json()["verdict"] == "flag"
+        answer = service.client.get(f"/jobs/{job_id}/report", headers={"Accept": "application/dicom"})
+        assert (answer.content, answer.headers["Content-Type"]) == (b"report.dcm", "application/dicom")
+        assert answer.headers["NCAgate-Verdict"] == "flag"
+
+    @pytest.mark.parametrize("accept", ["application/json", "application/dicom"])
+    def test_there_is_no_report_before_there_is_a_result(self, service: Any, accept: str) -> None:
+        answer = service.client.get(f"/jobs/{service.submit()}/report", headers={"Accept": accept})
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_not_finished")
+
+    @pytest.mark.parametrize("name", ["mask", "report"])
+    def test_there_is_no_dicom_of_what_was_no_dicom(self, service: Any, name: str) -> None:
         job_id = service.submit()
         service.finish(job_id)
-        answer = service.client.get(f"/jobs/{job_id}/mask", headers={"Accept": "application/dicom"})
+        answer = service.client.get(f"/jobs/{job_id}/{name}", headers={"Accept": "application/dicom"})
         assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
         assert "DICOM" in answer.json()["detail"]
 

@@ -23,7 +23,8 @@ from nca.engine import Engine, get_engine
 from nca.ensemble import predict
 from nca.errors import CancelledError
 from nca.gate import Policy, Rule
-from worker.pipeline import STAGES, Options, Origin, Record, segment_scan
+from worker.pipeline import STAGES, Options, segment_scan
+from worker.record import Origin, Record
 
 ORIGIN = Origin("a job", datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC))
 ENGINE: Engine = get_engine("torch", threads=1)

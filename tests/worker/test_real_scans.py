@@ -9,6 +9,7 @@ import pytest
 from highdicom.seg import segread
 from nibabel.affines import apply_affine
 from nibabel.nifti1 import Nifti1Image
+from pydicom import dcmread
 
 from imaging.limits import Limits
 from model_store.loaded import LoadedVersion, load_version
@@ -16,7 +17,8 @@ from model_store.manifest import Manifest
 from model_store.registry import SHIPPED, Registry
 from nca.engine import get_engine
 from nca.gate import Policy
-from worker.pipeline import Options, Origin, Record, segment_scan
+from worker.pipeline import Options, segment_scan
+from worker.record import Origin, Record
 
 SMALL = ((20.0, 80.0),) * 3
 """Field of view in mm of a crop around one hippocampus."""
@@ -74,6 +76,15 @@ class TestRealScans:
         nifti = Nifti1Image.from_filename(tmp_path / "out" / "mask.nii.gz")
         labels = np.asarray(nifti.dataobj)
         segmentation = segread(tmp_path / "out" / "segmentation.dcm")
+        report = dcmread(tmp_path / "out" / "report.dcm")
+        (evidence,) = [
+            one
+            for series in report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+            for one in series.ReferencedSOPSequence
+            if one.ReferencedSOPClassUID == segmentation.SOPClassUID
+        ]
+        assert evidence.ReferencedSOPInstanceUID == segmentation.SOPInstanceUID
+        assert report.SeriesDescription == segmentation.SeriesDescription
         assert segmentation.ContentLabel == {"accept": "ACCEPTED", "flag": "FLAGGED"}[record.verdict]
         box = segmentation.get_volume(combine_segments=True)
         lps_to_ras = np.diag([-1, -1, 1, 1])
@@ -99,4 +110,5 @@ class TestRealScans:
         assert mask.shape == (512, 512, 22)
         assert not np.asarray(mask.dataobj).any()
         assert not (tmp_path / "out" / "segmentation.dcm").exists()
+        assert dcmread(tmp_path / "out" / "report.dcm").SeriesDescription.startswith("FLAGGED: ")
         assert any("no DICOM SEG" in warning for warning in record.warnings)

@@ -1,0 +1,53 @@
+"""What the DICOM objects made of a result say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid5
+
+NAMESPACE = UUID("8f4f4a2e-7f0a-5b39-9a52-0f5d3a1c64b7")
+"""Of the identifiers made here; another would store the same result a second time."""
+MAKER = "ncagate"
+TITLE_CHARACTERS = 64  # of a LO, DICOM part 5, table 6.2-1
+MARKS = {"accept": "ACCEPTED", "flag": "FLAGGED"}
+"""Content label of each verdict; a flagged mask must not be mistaken for an accepted one."""
+
+
+@dataclass(frozen=True)
+class CodedSegment:
+    """One segment: its value in the mask, its name, and its code (scheme "SCT" is SNOMED CT)."""
+
+    label: int
+    name: str
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What the object says of itself.
+
+    Attributes:
+        identity: names the result; the same identity gives the same identifiers, so that a retry stores it again.
+        created: when the result was asked for; every date in the object.
+        model, version: what segmented.
+        verdict: of the whole scan.
+    """
+
+    identity: str
+    created: datetime
+    model: str
+    version: str
+    verdict: Literal["accept", "flag"]
+
+    def uid(self, what: str) -> str:
+        """The identifier of one object of the result (DICOM part 5, B.2)."""
+        return f"2.25.{uuid5(NAMESPACE, f'{self.identity} {what}').int}"
+
+    @property
+    def title(self) -> str:
+        """Series description: the model, and first of all whether the mask was accepted."""
+        return f"{MARKS[self.verdict]}: {MAKER} {self.model}"[:TITLE_CHARACTERS]
