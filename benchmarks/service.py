@@ -24,11 +24,9 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from nca.gate import Policy
 from ncagate.demo import MODEL, OUT, serving, template_scans
 from ncagate.segmenting import Batch
 from ncagate.settings import Settings
-from worker.pipeline import Options
 
 ENSEMBLES = (10, 40)
 """The default ensemble, and one whose inference takes well over 2 seconds."""
@@ -88,8 +86,7 @@ def measure_overhead(scan: Path, *, rounds: int) -> list[dict[str, Any]]:
     settings, rows = Settings(), []
     with serving() as url, httpx.Client(base_url=url, timeout=300) as client, tempfile.TemporaryDirectory() as out:
         for members in ENSEMBLES:
-            options = Options(policy=Policy(settings.min_dice, settings.alpha), members=members, seed=0)
-            batch = Batch.open(settings, model=MODEL, version=None, options=options, out=Path(out))
+            batch = Batch.open(settings, model=MODEL, version=None, members=members, seed=0, out=Path(out))
             _post(client, scan, members=members)  # both sides warm before the first round
             _bare(batch, scan)
             pairs = [(_post(client, scan, members=members), _bare(batch, scan)) for _ in range(rounds)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from nca.architecture import Architecture
-from nca.gate import Plausible
+from nca.gate import Plausible, Policy, Rule
 from nca.regression import Line, Regression
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -151,7 +151,7 @@ class Calibration(_Part):
     Attributes:
         data: which scans, in words.
         members: size of the ensemble that was calibrated.
-        min_dice, alpha: the deployment's defaults are its own; these are what the metrics were computed for.
+        min_dice, alpha: what the metrics were computed for, and what holds where nobody asks for anything else.
         scans: by file name; each was judged clean and degraded by a network that was not trained on it.
         outcomes: how many.
         kinds: of conditions.
@@ -172,6 +172,10 @@ class Calibration(_Part):
         if any(all(line.members != self.members for line in one.lines) for one in self.structures):
             raise ValueError("the default ensemble must have a line")
         return self
+
+    def policy(self, *, min_dice: float | None, alpha: float | None, rule: Rule) -> Policy:
+        """What is asked of an accepted mask: what is given, and the version's own where it is None."""
+        return Policy(self.min_dice if min_dice is None else min_dice, self.alpha if alpha is None else alpha, rule)
 
 
 MIN_AGREEMENT = 0.999

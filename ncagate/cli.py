@@ -83,10 +83,10 @@ def segment(
     members: Annotated[int, typer.Option(min=1, help="Size of the ensemble.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fire masks.")] = 0,
     min_dice: Annotated[
-        float | None, typer.Option(help="Dice a mask must be predicted to reach (default 0.8).")
+        float | None, typer.Option(help="Dice a mask must be predicted to reach (default: the version's).")
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Largest share of failures among the accepted (default 0.05).")
+        float | None, typer.Option(help="Largest share of failures among the accepted (default: the version's).")
     ] = None,
     rule: Annotated[
         str | None, typer.Option(help="What an accepted mask must show: conformal (default) or nqm.")
@@ -96,21 +96,11 @@ def segment(
     store: Store = None,
 ) -> None:
     """Segment scans here and now, without a server. Exit code 2 where a scan could not be read."""
-    from nca.gate import Policy
     from ncagate import segmenting
-    from worker.pipeline import Options
 
     settings = _settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
     with _told():
-        batch = segmenting.Batch.open(
-            settings,
-            model=model,
-            version=version,
-            options=Options(
-                policy=Policy(settings.min_dice, settings.alpha, settings.rule), members=members, seed=seed
-            ),
-            out=out,
-        )
+        batch = segmenting.Batch.open(settings, model=model, version=version, members=members, seed=seed, out=out)
         records = batch.run(scans)
     if json is not None:
         segmenting.write_records(records, json)
@@ -161,9 +151,11 @@ def evaluate(
     report: Annotated[Path, typer.Option(help="Folder for outcomes.csv, evaluation.json and report.html.")],
     model: Annotated[str, typer.Option(help="Model to evaluate.")] = "hippocampus",
     version: Annotated[str | None, typer.Option(help="Version or alias; default: production.")] = None,
-    min_dice: Annotated[float | None, typer.Option(help="Dice below which a mask has failed (default 0.8).")] = None,
+    min_dice: Annotated[
+        float | None, typer.Option(help="Dice below which a mask has failed (default: the version's).")
+    ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Largest share of failures among the accepted (default 0.05).")
+        float | None, typer.Option(help="Largest share of failures among the accepted (default: the version's).")
     ] = None,
     rule: Annotated[str | None, typer.Option(help="Rule of the verdict: conformal (default) or nqm.")] = None,
     each_severity: Annotated[
@@ -179,11 +171,12 @@ def evaluate(
     with _told():
         from model_store.loaded import load_version
         from model_store.registry import Registry
-        from nca.gate import Policy
         from training.assess import evaluate as run
 
         loaded = load_version(Registry(settings.models), model, version)
-        policy = Policy(settings.min_dice, settings.alpha, settings.rule)
+        policy = loaded.manifest.calibration.policy(
+            min_dice=settings.min_dice, alpha=settings.alpha, rule=settings.rule
+        )
         run(loaded, data=data, report=report, policy=policy, each_severity=each_severity, foreign=foreign)
 
 

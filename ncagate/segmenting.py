@@ -48,7 +48,7 @@ class Batch:
     out: Path
 
     @classmethod
-    def open(cls, settings: Settings, *, model: str, version: str | None, options: Options, out: Path) -> Batch:
+    def open(cls, settings: Settings, *, model: str, version: str | None, members: int, seed: int, out: Path) -> Batch:
         """Load the version and the engine, make the output folder.
 
         Raises:
@@ -60,7 +60,10 @@ class Batch:
         limits = Limits(
             unpacked_bytes=settings.unpacked_bytes_max, files=settings.files_max, voxels=settings.voxels_max
         )
-        return cls(loaded, engine, options, limits, out)
+        policy = loaded.manifest.calibration.policy(
+            min_dice=settings.min_dice, alpha=settings.alpha, rule=settings.rule
+        )
+        return cls(loaded, engine, Options(policy, members, seed), limits, out)
 
     def run(self, scans: Sequence[Path]) -> list[dict[str, Any]]:
         """Segment every scan; one that cannot be read gives a record with its error, and the others are still done."""

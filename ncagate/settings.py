@@ -40,17 +40,18 @@ class Settings(BaseSettings):
     )
     workers: PositiveInt = Field(1, description="Worker processes that `ncagate serve` runs.")
     members_max: PositiveInt = Field(50, description="Largest ensemble a request may ask for.")
-    min_dice: float = Field(
-        0.8,
+    min_dice: float | None = Field(
+        None,
         gt=0,
         lt=1,
-        description="Dice a mask must be predicted to reach, unless a request says otherwise.",
+        description="Dice a mask must be predicted to reach, unless a request says otherwise; unset: the version's.",
     )
-    alpha: float = Field(
-        0.05,
+    alpha: float | None = Field(
+        None,
         gt=0,
         lt=1,
-        description="Largest share of failures among the accepted (rule `conformal`), unless a request says otherwise.",
+        description="Largest share of failures among the accepted (rule `conformal`), unless a request says otherwise; "
+        "unset: the version's.",
     )
     rule: Literal["nqm", "conformal"] = Field(
         "conformal",

@@ -24,10 +24,13 @@ class SegmentForm(BaseModel):
         None, description="A version or an alias; default: the alias `production`, else the newest version."
     )
     min_dice: float | None = Field(
-        None, gt=0, lt=1, description="Dice the mask must be predicted to reach to be accepted; default: 0.8."
+        None,
+        gt=0,
+        lt=1,
+        description="Dice the mask must be predicted to reach to be accepted; default: the deployment's or version's.",
     )
     alpha: float | None = Field(
-        None, gt=0, lt=1, description="Largest share of failures among what is accepted; default: 0.05."
+        None, gt=0, lt=1, description="Largest share of failures among what is accepted; default: as of `min_dice`."
     )
     rule: Rule | None = Field(
         None,

@@ -149,12 +149,18 @@ def _resolve(gateway: Gateway, form: SegmentForm) -> JobRequest:
     members = form.members or manifest.calibration.members
     if members > gateway.settings.members_max:
         raise Problem("invalid_parameter", f"members: at most {gateway.settings.members_max}")
+    settings = gateway.settings
+    policy = manifest.calibration.policy(
+        min_dice=settings.min_dice if form.min_dice is None else form.min_dice,
+        alpha=settings.alpha if form.alpha is None else form.alpha,
+        rule=form.rule or settings.rule,
+    )
     return JobRequest(
         model=manifest.name,
         version=manifest.version,
-        min_dice=gateway.settings.min_dice if form.min_dice is None else form.min_dice,
-        alpha=gateway.settings.alpha if form.alpha is None else form.alpha,
-        rule=form.rule or gateway.settings.rule,
+        min_dice=policy.min_dice,
+        alpha=policy.alpha,
+        rule=policy.rule,
         members=members,
         seed=form.seed,
     )

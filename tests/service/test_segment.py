@@ -27,6 +27,15 @@ class TestAccepted:
         assert (job["version"], job["members"], job["seed"]) == ("1.0.0", 10, 0)
         assert (job["min_dice"], job["alpha"], job["rule"]) == (0.8, 0.05, "conformal")
 
+    def test_what_nobody_chose_is_the_versions(
+        self, serve: Any, broker: Any, publish_tiny: Any, make_manifest: Any
+    ) -> None:
+        service = serve(redis_url=broker.url)
+        calibration = make_manifest().calibration.model_copy(update={"min_dice": 0.6, "alpha": 0.15})
+        publish_tiny(service.gateway.settings.models, version="9.0.0", calibration=calibration)
+        job = service.client.post("/segment", files={"scan": b"scan"}, data={**FIELDS, "version": "9.0.0"}).json()
+        assert (job["version"], job["min_dice"], job["alpha"]) == ("9.0.0", 0.6, 0.15)
+
     def test_the_deployments_settings_come_before_the_defaults(self, serve: Any, broker: Any) -> None:
         service = serve(redis_url=broker.url, min_dice=0.7, alpha=0.2, rule="nqm")
         job = service.client.post("/segment", files={"scan": b"scan"}, data=FIELDS).json()
