@@ -27,7 +27,7 @@ from worker.record import Origin, Record
 
 RECORD_FIELDS = (
     "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
-    "volume_ml", "model", "version", "seed", "engine", "seconds",
+    "volume_ml", "segments", "model", "version", "seed", "engine", "seconds", "warnings",
 )  # fmt: skip
 """Fields of a record in the JSON file, beside `scan`."""
 FILE_NOT_FOUND = "file_not_found"

@@ -46,16 +46,18 @@ class TestContents:
     def test_models_migrations_configurations_types_and_licences(self, wheel: Path) -> None:
         shipped = "\n".join(sorted(names(wheel)))
         for pattern in (
-            r"model_store/published/hippocampus/[\w-]+/model\.safetensors",
-            r"model_store/published/hippocampus/[\w-]+/manifest\.json",
-            r"model_store/published/hippocampus/[\w-]+/calibration\.csv",
-            r"model_store/published/hippocampus/[\w-]+/MODEL_CARD\.md",
+            *(
+                rf"model_store/published/{model}/[\w-]+/{file}"
+                for model in ("hippocampus", "hippocampus-parts")
+                for file in (r"model\.safetensors", r"manifest\.json", r"calibration\.csv", r"MODEL_CARD\.md")
+            ),
             r"jobs/migrations/versions/\w+\.py",
             r"training/configs/hippocampus\.toml",
             r"nca/engine/native/_core\.pyi",
             r"imaging/py\.typed",
             r"ncagate-[\d.]+\.dist-info/licenses/LICENSE",
             r"ncagate-[\d.]+\.dist-info/licenses/model_store/published/hippocampus/LICENSE",
+            r"ncagate-[\d.]+\.dist-info/licenses/model_store/published/hippocampus-parts/LICENSE",
         ):
             assert re.search(f"^{pattern}$", shipped, re.MULTILINE), pattern
 
