@@ -221,18 +221,18 @@ def draw(rows: Sequence[Mapping[str, Any]], picture: Path) -> None:
     """Dice against parameters (seed, figure 4) into a PNG."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    for row in _largest_ensembles(rows):
-        axes.plot(row["parameters"], row["dice_mean"], "o")
-        axes.annotate(row["name"], (row["parameters"], row["dice_mean"]), xytext=(5, 4), textcoords="offset points")
+    for row in _as_served(rows):
+        axes.plot(row["parameters"], row["dice_mean"], "o", label=f"{row['name']} ({row['dice_mean']:.3f})")
     axes.set(xscale="log", xlabel="learned parameters", ylabel="Dice", title="Dice against size, same training time")
     axes.grid(alpha=0.3)
+    axes.legend(loc="center")
     picture.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(str(picture))  # type: ignore[no-untyped-call]
 
 
-def _largest_ensembles(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """One row a contender: of the first with the ensemble that is served."""
-    return [row for row in rows if row["members"] == SERVED or row["parameters"] > 100_000]
+def _as_served(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One row a contender: with the ensemble that is served, or without one."""
+    return [*{row["name"]: row for row in rows if row["members"] <= SERVED}.values()]
 
 
 if __name__ == "__main__":
