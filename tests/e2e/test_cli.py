@@ -17,7 +17,7 @@ from model_store.manifest import Manifest
 
 FIELDS = {
     "scan", "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
-    "volume_ml", "model", "version", "seed", "engine", "seconds",
+    "volume_ml", "segments", "model", "version", "seed", "engine", "seconds", "warnings",
 }  # fmt: skip
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
