@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 from uuid import UUID, uuid5
+
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, DT, TM
+
+from imaging.errors import UnwritableError
 
 NAMESPACE = UUID("8f4f4a2e-7f0a-5b39-9a52-0f5d3a1c64b7")
 """Of the identifiers made here; another would store the same result a second time."""
@@ -51,3 +60,30 @@ class About:
     def title(self) -> str:
         """Series description: the model, and first of all whether the mask was accepted."""
         return f"{MARKS[self.verdict]}: {MAKER} {self.model}"[:TITLE_CHARACTERS]
+
+    def stamp(self, made: Dataset) -> None:
+        """Put what highdicom takes from the clock under the result's time, so that a retry makes the same bytes."""
+        date, time = DA(self.created.date()), TM(self.created.time())
+        made.ContentDate = made.SeriesDate = made.InstanceCreationDate = date
+        made.ContentTime = made.SeriesTime = made.InstanceCreationTime = time
+        for equipment in made.ContributingEquipmentSequence:
+            equipment.ContributionDateTime = DT(self.created)
+
+
+@contextmanager
+def writing(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever odd images lead to within into an `UnwritableError` without a word of theirs, and leave no file.
+
+    What the file system refuses is not theirs, and passes.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values in the images that DICOM does not allow, quoted
+            yield
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    except Exception:  # pydicom and highdicom raise whatever the images led them to; their messages quote them
+        path.unlink(missing_ok=True)
+        detail = f"the images lack what a DICOM {what} has to repeat, or hold it in another form"
+        raise UnwritableError(detail) from None

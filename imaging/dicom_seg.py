@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
-from pydicom.valuerep import DA, DT, TM
 
-from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment
+from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment, writing
 from imaging.dicom_file import read_reference
 from imaging.errors import UnwritableError
 
@@ -37,15 +35,9 @@ def write_segmentation(
     """
     if not labels.any():
         raise UnwritableError("the mask is empty, and a DICOM SEG has at least one frame")
-    images = [read_reference(one) for one in source]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values in the images that DICOM does not allow, quoted
-            _segmentation(_numbered(labels, segments), images, segments, about).save_as(path, enforce_file_format=True)
-    except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError):  # highdicom's, on odd headers
-        path.unlink(missing_ok=True)
-        detail = "the images lack what a DICOM SEG has to repeat, or hold it in another form"
-        raise UnwritableError(detail) from None
+    with writing(path, "SEG"):
+        images = [read_reference(one) for one in source]
+        _segmentation(_numbered(labels, segments), images, segments, about).save_as(path, enforce_file_format=True)
 
 
 def _numbered(labels: NDArray[np.uint8], segments: Sequence[CodedSegment]) -> NDArray[np.uint8]:
@@ -77,7 +69,10 @@ def _segmentation(
         content_description=about.title,
         series_description=about.title,
     )
-    _repeatable(made, about)
+    about.stamp(made)
+    organisation = about.uid("dimensions")  # highdicom draws one
+    for one in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        one.DimensionOrganizationUID = organisation
     return made
 
 
@@ -96,15 +91,3 @@ def _description(number: int, segment: CodedSegment, about: About) -> SegmentDes
         tracking_uid=about.uid(f"segment {number}"),
         tracking_id=f"{about.model} {segment.name}"[:TITLE_CHARACTERS],
     )
-
-
-def _repeatable(made: Segmentation, about: About) -> None:
-    """Put what highdicom draws or takes from the clock under the result's identity and time."""
-    date, time = DA(about.created.date()), TM(about.created.time())
-    made.ContentDate = made.SeriesDate = made.InstanceCreationDate = date
-    made.ContentTime = made.SeriesTime = made.InstanceCreationTime = time
-    for equipment in made.ContributingEquipmentSequence:
-        equipment.ContributionDateTime = DT(about.created)
-    organisation = about.uid("dimensions")
-    for one in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
-        one.DimensionOrganizationUID = organisation

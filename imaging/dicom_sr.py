@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
-from pydicom.valuerep import DA, DT, TM
 
-from imaging.dicom_about import MAKER, TITLE_CHARACTERS, About, CodedSegment
+from imaging.dicom_about import MAKER, TITLE_CHARACTERS, About, CodedSegment, writing
 from imaging.dicom_file import read_reference
-from imaging.errors import UnwritableError
 
 Group = hd.sr.MeasurementsAndQualitativeEvaluations | hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 SERIES_NUMBER = 9002
@@ -69,16 +66,10 @@ def write_report(
     Raises:
         UnwritableError: the images lack what such an object has to repeat.
     """
-    images = [read_reference(one) for one in source]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values in the images that DICOM does not allow, quoted
-            seg = None if segmentation is None else dcmread(segmentation)
-            _report(findings, images, seg, about).save_as(path, enforce_file_format=True)
-    except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError):  # highdicom's, on odd headers
-        path.unlink(missing_ok=True)
-
-        raise UnwritableError("the images lack what a DICOM SR has to repeat, or hold it in another form") from None
+    with writing(path, "SR"):
+        images = [read_reference(one) for one in source]
+        seg = None if segmentation is None else dcmread(segmentation)
+        _report(findings, images, seg, about).save_as(path, enforce_file_format=True)
 
 
 def _report(
@@ -109,7 +100,7 @@ def _report(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         series_description=about.title,
     )
-    _repeatable(made, about)
+    about.stamp(made)
     return made
 
 
@@ -149,12 +140,3 @@ def _evaluations(finding: Finding) -> Iterator[QualitativeEvaluation]:
     yield QualitativeEvaluation(VERDICT, VERDICTS[finding.verdict])
     for code in finding.reasons:
         yield QualitativeEvaluation(REASON, CodedConcept(code, SCHEME, code.replace("_", " ")))
-
-
-def _repeatable(made: hd.sr.ComprehensiveSR, about: About) -> None:
-    """Put what highdicom takes from the clock under the result's time."""
-    date, time = DA(about.created.date()), TM(about.created.time())
-    made.ContentDate = made.SeriesDate = made.InstanceCreationDate = date
-    made.ContentTime = made.SeriesTime = made.InstanceCreationTime = time
-    for equipment in made.ContributingEquipmentSequence:
-        equipment.ContributionDateTime = DT(about.created)

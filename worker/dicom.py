@@ -68,8 +68,7 @@ def write_dicom(
 def _segments(manifest: Manifest) -> list[CodedSegment]:
     from imaging.dicom_about import CodedSegment
 
-    codes = [(one.code.scheme, one.code.value, one.code.meaning) for one in manifest.segments]
-    return [CodedSegment(one.label, one.name, *code) for one, code in zip(manifest.segments, codes, strict=True)]
+    return [CodedSegment(one.label, one.name, **one.code.model_dump()) for one in manifest.segments]
 
 
 def _finding(record: StructureRecord, segments: Sequence[CodedSegment]) -> Finding:

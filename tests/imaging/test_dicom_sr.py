@@ -125,3 +125,15 @@ class TestRefusals:
         with pytest.raises(UnwritableError, match="lack"):
             write(read_dicom_series(files, limits=Limits()), tmp_path, mask=False)
         assert not (tmp_path / "report.dcm").exists()
+
+    def test_an_image_that_is_damaged_by_now_costs_the_object_alone(self, series: Series, tmp_path: Path) -> None:
+        volume = read_dicom_series(series(), limits=Limits())
+        volume.source[1].write_bytes(volume.source[1].read_bytes()[:401])
+        with pytest.raises(UnwritableError, match="lack"):
+            write(volume, tmp_path, mask=False)
+        assert not (tmp_path / "report.dcm").exists()
+
+    def test_what_the_disk_refuses_is_no_fault_of_the_images(self, series: Series, tmp_path: Path) -> None:
+        volume = read_dicom_series(series(), limits=Limits())
+        with pytest.raises(OSError, match="report"):
+            write(volume, tmp_path / "none", mask=False)
