@@ -54,6 +54,8 @@ JPEG = (
     uid.JPEGLSLossless,
     uid.JPEGLSNearLossless,
 )
+SYNTAXES = (*NATIVE, uid.RLELossless, *J2K, *JPEG)
+"""Transfer syntaxes that are read."""
 JPEG_SCAN = 0xDA  # SOS: nothing after it changes the size
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # SOF0-15, without tables, and that of JPEG-LS
 J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
@@ -314,7 +316,7 @@ def _check_encoding(dataset: Dataset, header: ImageHeader) -> None:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in NATIVE or syntax == uid.RLELossless:
         return
-    if syntax not in J2K and syntax not in JPEG:
+    if syntax not in SYNTAXES:
         raise UnsupportedPixelsError("the pixels are encoded in a transfer syntax that is not accepted")
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     claims = [_j2k_size(frame)] if syntax in J2K else list(_jpeg_sizes(frame))

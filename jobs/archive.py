@@ -45,7 +45,7 @@ class ObjectRepository:
         query = select(DicomObject, Job).join(Job, Job.id == DicomObject.job_id)
         for column, value in values.items():
             query = query.where(getattr(DicomObject, column) == value)
-        query = query.order_by(Job.created_at.desc(), Job.id, DicomObject.artefact.desc())
+        query = query.order_by(Job.created_at.desc(), Job.id, DicomObject.file.desc())
         with Session(self._engine) as session:
             rows = session.execute(query.limit(min(limit, PAGE_MAX)).offset(offset)).all()
         return [(made, job) for made, job in rows]

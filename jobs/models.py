@@ -93,7 +93,7 @@ class Job(Base):
 
 
 class DicomObject(Base):
-    """A DICOM object that a job made: identifiers only; ``artefact`` names its file in the result."""
+    """A DICOM object that a job made: identifiers only; ``file`` is its name in the result."""
 
     __tablename__ = "dicom_objects"
 
@@ -103,7 +103,7 @@ class DicomObject(Base):
     series_uid: Mapped[str] = mapped_column(String(64), index=True)
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     modality: Mapped[str] = mapped_column(String(16))
-    artefact: Mapped[str] = mapped_column(String(32))
+    file: Mapped[str] = mapped_column(String(32))
 
 
 class Delivery(Base):

@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="List, show, promote and roll back model versions.", no_args_is_help=True)
 app.add_typer(models, name="models")
+routes = typer.Typer(help="The routing table of what archives send.", no_args_is_help=True)
+app.add_typer(routes, name="routes")
 
 UNREADABLE = 2
 """Exit code where a scan could not be read, or a command not be done as asked."""
@@ -72,6 +74,40 @@ def worker() -> None:
     from ncagate.processes import run_worker
 
     run_worker(_settings())
+
+
+@app.command()
+def listen() -> None:
+    """Take DICOM associations: archives and scanners send series by C-STORE (see NCAGATE_PACS)."""
+    from ncagate.processes import run_listener
+
+    with _told():
+        run_listener(_settings())
+
+
+@app.command()
+def deliver() -> None:
+    """Send results to the archives of NCAGATE_PACS, again and again until they have them."""
+    from ncagate.processes import run_deliverer
+
+    with _told():
+        run_deliverer(_settings())
+
+
+@routes.command("test")
+def try_routes(
+    series: Annotated[Path, typer.Argument(help="Folder of a DICOM series, or one file of it.")],
+    sender: Annotated[str, typer.Option(help="Title of the sending application entity.")] = "dicomweb",
+    pacs: Annotated[Path | None, typer.Option(help="File of routes (default NCAGATE_PACS).")] = None,
+) -> None:
+    """Which route a series would take, and why the others do not fit. Exit code 1 where none does."""
+    from rich.console import Console
+
+    from ncagate.routing import try_series
+
+    with _told():
+        fits = try_series(series, sender=sender, settings=_settings(pacs=pacs), console=Console())
+    raise typer.Exit(0 if fits else 1)
 
 
 @app.command()

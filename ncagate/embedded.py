@@ -24,6 +24,7 @@ from ncagate import private_redis
 from ncagate.processes import LOG_FORMAT, STREAMS_S, worker_name
 from ncagate.settings import Settings
 from ncagate.supervisor import Child, Program, StopSignals
+from pacs.config import load_pacs
 
 TICK_S = 0.1
 READY_S = 1.5
@@ -35,6 +36,7 @@ DEATHS_BEFORE_READY = 3
 """A child that dies this often before the service was ever ready will not do better."""
 REDIS_STOP_S = 5.0
 GATEWAY_STOP_S = 5.0
+LISTENER_STOP_S = 5.0
 NCAGATE = (sys.executable, "-m", "ncagate.cli")
 RESEND_AFTER_S = 15
 """The private Redis forgets when it stops, so a message without an answer is sent again sooner than elsewhere."""
@@ -78,13 +80,13 @@ def serve(settings: Settings) -> None:
     """Run the service until SIGINT or SIGTERM; a second one kills what does not stop at once.
 
     Raises:
-        EmbeddedError, RedisMissingError: it cannot be started.
+        EmbeddedError, RedisMissingError, InvalidPacsConfigError: it cannot be started.
     """
     logging.basicConfig(format=LOG_FORMAT.format("supervisor"), level=logging.INFO)
     signals = StopSignals()
     signals.install()
     with ExitStack() as stack:
-        settings = _changed(settings, data=settings.data.absolute())
+        settings = _changed(settings, data=settings.data.absolute(), pacs=settings.pacs and settings.pacs.absolute())
         stack.enter_context(_alone(settings.data))
         listener = stack.enter_context(_listening(settings.host, settings.port))
         programs = []
@@ -92,7 +94,8 @@ def serve(settings: Settings) -> None:
             path = stack.enter_context(private_redis.socket_path(settings.data))
             programs = [_redis(path, settings.data / private_redis.LOG_NAME)]
             settings = _with_redis(settings, private_redis.url(path))
-        service = _Service(settings, [_gateway(settings, listener), _worker(settings), *programs], listener)
+        children = [*_archives(settings), _gateway(settings, listener), _worker(settings), *programs]
+        service = _Service(settings, children, listener)
         try:
             service.run(signals)
         finally:
@@ -118,6 +121,18 @@ def _gateway(settings: Settings, listener: socket.socket) -> Program:
 
 def _worker(settings: Settings) -> Program:
     return Program("worker", [*NCAGATE, "worker"], _environment(settings), stop_s=settings.soft_shutdown_s)
+
+
+def _archives(settings: Settings) -> list[Program]:
+    """The processes that speak with archives, as far as the file asks for them."""
+    config, environment = load_pacs(settings.pacs), _environment(settings)
+    programs = []
+    if config.listen is not None:
+        programs.append(Program("listener", [*NCAGATE, "listen"], environment, stop_s=LISTENER_STOP_S))
+    if config.destination:
+        stop_s = max(one.timeout_s for one in config.destination)
+        programs.append(Program("deliverer", [*NCAGATE, "deliver"], environment, stop_s=stop_s))
+    return programs
 
 
 def _with_redis(settings: Settings, url: str) -> Settings:
@@ -205,7 +220,7 @@ class _Service:
                 self._look(signals)
 
     def stop(self, signals: StopSignals) -> None:
-        """Stop the gateway, then the worker, which may finish its job, then Redis."""
+        """Stop what speaks with archives, the gateway, then the worker, which may finish its job, then Redis."""
         (self._settings.data / STATUS_FILE).unlink(missing_ok=True)
         for child in self._children:
             child.stop(signals)

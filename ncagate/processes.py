@@ -1,10 +1,12 @@
-"""The two kinds of process of a deployment: what `ncagate gateway` and `ncagate worker` run."""
+"""The kinds of process of a deployment: what `ncagate gateway`, `worker`, `listen` and `deliver` run."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import warnings
 
 from ncagate.settings import Settings
@@ -20,7 +22,7 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
 
     from service.app import create_app
 
-    logging.basicConfig(format=LOG_FORMAT.format("gateway"), level=logging.WARNING)
+    _log("gateway", "pacs")
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
@@ -55,6 +57,50 @@ def run_worker(settings: Settings) -> None:
             f"--hostname={worker_name(os.getpid())}",
         ]
     )
+
+
+def run_listener(settings: Settings) -> None:
+    """Take DICOM associations until SIGTERM or SIGINT."""
+    from jobs.database import open_database, upgrade
+    from jobs.repository import JobRepository
+    from model_store.registry import Registry
+    from pacs.collect import open_collection
+    from pacs.config import ListenSection, load_pacs
+    from pacs.listen import Listener
+
+    _log("listener", "pacs")
+    config = load_pacs(settings.pacs)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    upgrade(settings.database)
+    jobs = JobRepository(open_database(settings.database))
+    collection = open_collection(settings, config=config, jobs=jobs, registry=Registry(settings.models))
+    Listener(config.listen or ListenSection(), collection).listen_until(_stop_event())
+
+
+def run_deliverer(settings: Settings) -> None:
+    """Send results to archives until SIGTERM or SIGINT."""
+    from jobs.database import upgrade
+    from pacs.config import load_pacs
+    from pacs.delivery import deliver_until
+
+    _log("deliverer", "pacs")
+    config = load_pacs(settings.pacs)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    upgrade(settings.database)
+    deliver_until(_stop_event(), settings, config)
+
+
+def _log(name: str, room: str) -> None:
+    logging.basicConfig(format=LOG_FORMAT.format(name), level=logging.WARNING)
+    logging.getLogger(room).setLevel(logging.INFO)
+
+
+def _stop_event() -> threading.Event:
+    """Set by SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda number, frame: stop.set())
+    return stop
 
 
 def worker_name(pid: int) -> str:

@@ -27,3 +27,9 @@ class RefusedError(DeliveryError):
     """An archive answered, and does not want the result."""
 
     code = "delivery_refused"
+
+
+class ListenError(PacsError):
+    """The address for associations cannot be bound to."""
+
+    code = "listen_failed"

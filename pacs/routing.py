@@ -30,16 +30,21 @@ def find_route(routes: Sequence[Route], identity: Identity, *, sender: str) -> R
 
 def try_routes(routes: Sequence[Route], identity: Identity, *, sender: str) -> list[Trial]:
     """Every route, and which of its patterns do not match."""
-    facts = {
+    facts = facts_of(identity, sender=sender)
+    return [
+        Trial(route, tuple(name for name, value in facts.items() if not _fits(getattr(route, name), value)))
+        for route in routes
+    ]
+
+
+def facts_of(identity: Identity, *, sender: str) -> dict[str, str]:
+    """What patterns are held against, by their names."""
+    return {
         "modality": identity.modality,
         "body_part": identity.body_part,
         "series_description": identity.series_description,
         "sender": sender,
     }
-    return [
-        Trial(route, tuple(name for name, value in facts.items() if not _fits(getattr(route, name), value)))
-        for route in routes
-    ]
 
 
 def _fits(pattern: str, value: str) -> bool:

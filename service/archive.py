@@ -6,10 +6,9 @@ The images themselves are not offered: they are the archive's, not ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import uuid4
 
 from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from jobs.archive import PAGE_MAX
 from jobs.models import DicomObject, Job
-from service.artefacts import FILES
+from pacs.multipart import related
 from service.dicom_json import dicom_json, element
 from service.errors import Problem
 from service.gateway import Gateway, TheGateway
@@ -26,7 +25,6 @@ from service.problems import documented
 
 router = APIRouter(prefix="/dicomweb", tags=["dicomweb"])
 
-CHUNK_BYTES = 1 << 20
 FILTERS = {
     "StudyInstanceUID": "study_uid",
     "0020000D": "study_uid",
@@ -198,7 +196,7 @@ def _attributes(gateway: Gateway, made: DicomObject, job: Job) -> dict[str, Any]
 
 
 def _file(gateway: Gateway, made: DicomObject, job: Job) -> Path:
-    return gateway.blobs.result_dir(job.id, job.attempt) / FILES[made.artefact][0]
+    return gateway.blobs.result_dir(job.id, job.attempt) / made.file
 
 
 def _metadata(gateway: Gateway, within: Mapping[str, str]) -> Response:
@@ -215,16 +213,5 @@ def _retrieve(gateway: Gateway, within: Mapping[str, str], accept: str | None) -
     files = [_file(gateway, *one) for one in gateway.objects.find(within)]
     if not files or not all(one.is_file() for one in files):
         raise Problem("object_not_found")
-    boundary = uuid4().hex
-    kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
-    return StreamingResponse(_multipart(files, boundary), headers={"Content-Type": kind})
-
-
-def _multipart(files: Sequence[Path], boundary: str) -> Iterator[bytes]:
-    for path in files:
-        yield f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-        yield b"\r\n"
-    yield f"--{boundary}--\r\n".encode()
+    media_type, body = related(files)
+    return StreamingResponse(body, headers={"Content-Type": media_type})

@@ -30,7 +30,7 @@ class DicomNames:
 
 @dataclass(frozen=True)
 class DicomResult:
-    """What was written: the identifiers of each object with the artefact that it is, and what could not be, and why."""
+    """What was written: the identifiers of each object with its file's name, and what could not be, and why."""
 
     objects: tuple[dict[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -62,14 +62,14 @@ def write_dicom(
     segmentation: Path | None = names.segmentation
     try:
         made = write_segmentation(names.segmentation, labels, source=volume.source, segments=segments, about=about)
-        objects.append({**asdict(made), "artefact": "segmentation"})
+        objects.append({**asdict(made), "file": names.segmentation.name})
     except UnwritableError as error:
         segmentation = None
         warnings.append(f"There is no DICOM SEG: {error}.")
     findings = [_finding(one, segments) for one in records]
     try:
         made = write_report(names.report, findings, source=volume.source, segmentation=segmentation, about=about)
-        objects.append({**asdict(made), "artefact": "report"})
+        objects.append({**asdict(made), "file": names.report.name})
     except UnwritableError as error:
         warnings.append(f"There is no DICOM SR: {error}.")
     return DicomResult(tuple(objects), tuple(warnings))

@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("series_uid", sa.String(64), nullable=False),
         sa.Column("sop_class_uid", sa.String(64), nullable=False),
         sa.Column("modality", sa.String(16), nullable=False),
-        sa.Column("artefact", sa.String(32), nullable=False),
+        sa.Column("file", sa.String(32), nullable=False),
     )
     for column in ("job_id", "study_uid", "series_uid"):
         op.create_index(f"ix_dicom_objects_{column}", "dicom_objects", [column])

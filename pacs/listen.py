@@ -1,0 +1,167 @@
+"""`ncagate listen`: archives and scanners send series here by C-STORE (DICOM part 4, B), and ask with C-ECHO."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import ThreadedAssociationServer
+from sqlalchemy.exc import SQLAlchemyError
+
+from imaging.dicom_file import SYNTAXES
+from pacs.collect import Collection
+from pacs.config import ListenSection
+from pacs.errors import ListenError
+from pacs.files import Stored
+from pacs.tls import server_context
+
+SUCCESS = 0x0000
+DUPLICATE = 0x0111
+OUT_OF_RESOURCES = 0xA700
+OTHER_OBJECT = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+"""Statuses of C-STORE (DICOM part 4, table B.2-1; part 7, annex C)."""
+TIDY_S = 60.0
+PDU_BYTES = 65536
+
+_config.STORE_RECV_CHUNKED_DATASET = True  # straight to a file, never decoded
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Visit:
+    """One association: what it has stored, and the bytes since its last object."""
+
+    series: set[str] = field(default_factory=set)
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Takes associations and hands what they store to the collection."""
+
+    section: ListenSection
+    collection: Collection
+    _visits: dict[Association, _Visit] = field(default_factory=dict)
+
+    @contextmanager
+    def listening(self) -> Iterator[int]:
+        """Take associations meanwhile; the port.
+
+        Raises:
+            ListenError: the address cannot be bound to.
+            InvalidPacsConfigError: a certificate or key cannot be read.
+        """
+        section = self.section
+        context = server_context(section.tls) if section.tls is not None else None
+        with self.collection.blobs.staging() as scratch, _temporary_files_in(scratch):
+            try:
+                server = self._entity().start_server(
+                    (section.host, section.port), block=False, ssl_context=context, evt_handlers=self._handlers()
+                )
+            except OSError as error:
+                raise ListenError(f"cannot listen on {section.host} port {section.port}: {error.strerror}") from error
+            assert isinstance(server, ThreadedAssociationServer)  # noqa: S101  # of a server that does not block
+            try:
+                yield int(server.server_address[1])
+            finally:
+                server.shutdown()
+
+    def listen_until(self, stop: threading.Event) -> None:
+        """Take associations until ``stop`` is set; raises as `listening`."""
+        with self.listening() as port:
+            log.info("%s takes associations on port %d", self.section.ae_title, port)
+            while not stop.wait(TIDY_S):
+                self._tidy()
+
+    def _entity(self) -> AE:
+        section = self.section
+        entity = AE(ae_title=section.ae_title)
+        entity.require_called_aet = not section.any_called
+        entity.require_calling_aet = list(section.calling)
+        entity.maximum_associations = section.associations
+        entity.maximum_pdu_size = PDU_BYTES
+        entity.network_timeout = entity.dimse_timeout = section.idle_s
+        entity.add_supported_context(Verification)
+        for kind in (context.abstract_syntax for context in AllStoragePresentationContexts):
+            if kind is not None:
+                entity.add_supported_context(kind, list(SYNTAXES))
+        return entity
+
+    def _handlers(self) -> list[Any]:
+        return [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_ECHO, lambda event: SUCCESS),
+            (evt.EVT_DATA_RECV, self._count),
+            (evt.EVT_RELEASED, self._released),
+            (evt.EVT_CONN_CLOSE, lambda event: self._visits.pop(event.assoc, None)),
+        ]
+
+    def _visit(self, association: Association) -> _Visit:
+        return self._visits.setdefault(association, _Visit())
+
+    def _count(self, event: evt.Event) -> None:
+        """End an association whose object is larger than any that is accepted: it would fill the disk."""
+        visit = self._visit(event.assoc)
+        visit.bytes += len(event.data)
+        if visit.bytes > self.section.instance_bytes:
+            log.warning("an object of more than %d bytes: the association is ended", self.section.instance_bytes)
+            event.assoc.abort()
+
+    def _store(self, event: evt.Event) -> int:
+        visit = self._visit(event.assoc)
+        visit.bytes = 0
+        try:
+            return self._keep(event, visit)
+        except (OSError, SQLAlchemyError) as error:
+            log.error("an object could not be kept: %s", type(error).__name__)
+            return OUT_OF_RESOURCES
+
+    def _keep(self, event: evt.Event, visit: _Visit) -> int:
+        (receipt,) = self.collection.receive([Path(event.dataset_path)], sender=_sender(event.assoc))
+        if receipt.identity is None or receipt.series is None:
+            return CANNOT_UNDERSTAND
+        if receipt.identity.instance != getattr(event.request, "AffectedSOPInstanceUID", None):
+            return OTHER_OBJECT
+        visit.series.add(receipt.series)
+        return DUPLICATE if receipt.stored is Stored.OTHER else SUCCESS
+
+    def _released(self, event: evt.Event) -> None:
+        """The sender has said all it had to say, so its series need not be quiet any longer."""
+        visit = self._visits.pop(event.assoc, None)
+        if visit is not None and visit.series:
+            try:
+                self.collection.series.released(sorted(visit.series))
+            except SQLAlchemyError:
+                log.exception("the series are looked at once they were quiet")
+
+    def _tidy(self) -> None:
+        """Remove what associations left that broke amid an object."""
+        for file in Path(tempfile.gettempdir()).iterdir():
+            if time.time() - file.stat().st_mtime > self.section.idle_s + TIDY_S:
+                file.unlink(missing_ok=True)
+
+
+def _sender(association: Association) -> str:
+    return str(association.requestor.ae_title).strip()
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have pynetdicom's files lie beside those that they become links of."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
