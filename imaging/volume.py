@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 AFFINE_SHAPE = (4, 4)
+Allocate = Callable[[tuple[int, int, int]], NDArray[np.float32]]
+"""Where a reader puts voxels: gives a writable float32 array (x, y, z), C-contiguous, of any content."""
+
+
+def in_memory(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """An array of this process's own."""
+    return np.empty(shape, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +25,8 @@ class Volume:
 
     Attributes:
         array: float32 (x, y, z), finite, C-contiguous, read-only.
-        source: files of a DICOM series, one a slice in the order of z, as long as the reader's caller keeps them.
+        source: the file of each slice of a DICOM series in the order of z, as long as the reader's caller keeps them.
+        frames: which frame (from 0) of its file each slice is; empty where every file holds one.
         further: more channels of the same scan (another contrast, another time) on the same grid, each as ``array``.
         affine: float64 (4, 4); ``affine @ (i, j, k, 1)`` is the centre of voxel (i, j, k) in mm, RAS+.
         modality: DICOM modality ("MR", "CT", ...) where the file says it, else None (NIfTI never does).
@@ -30,6 +39,7 @@ class Volume:
     warnings: tuple[str, ...] = field(default=())
     further: tuple[NDArray[np.float32], ...] = ()
     source: tuple[Path, ...] = ()
+    frames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         array, *further = (_read_only(one) for one in (self.array, *self.further))

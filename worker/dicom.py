@@ -53,7 +53,14 @@ def write_dicom(
     segments, warnings = _segments(manifest), []
     segmentation: Path | None = names.segmentation
     try:
-        write_segmentation(names.segmentation, labels, source=volume.source, segments=segments, about=about)
+        write_segmentation(
+            names.segmentation,
+            labels,
+            source=volume.source,
+            frames=volume.frames,
+            segments=segments,
+            about=about,
+        )
     except UnwritableError as error:
         segmentation = None
         warnings.append(f"There is no DICOM SEG: {error}.")

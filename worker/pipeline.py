@@ -16,7 +16,7 @@ from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
 from imaging.preview import render_preview
-from imaging.read import read_scan
+from imaging.read import Request, read_scan
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations
 from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
@@ -79,7 +79,7 @@ def segment_scan(
     manifest, clock = version.manifest, _Clock(on_stage)
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
-        volume = read_scan(paths, limits=limits, workdir=workdir, volumes=manifest.preprocessing.volumes)
+        volume = read_scan(Request(paths, workdir, limits, manifest.preprocessing.volumes))
     with clock.stage("prepare"):
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):
