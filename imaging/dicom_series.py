@@ -46,7 +46,7 @@ def read_dicom_series(
     return Volume(
         _array(series, allocate),
         series.stack.affine,
-        modality=images[0].modality,
+        modality=series.images[0].modality,
         warnings=(*others, *_left_out(without)),
         source=tuple(image.path for image, _ in in_order),
         frames=tuple(number for _, number in in_order) if len(series.images) < len(in_order) else (),

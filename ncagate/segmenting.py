@@ -48,7 +48,17 @@ class Batch:
     out: Path
 
     @classmethod
-    def open(cls, settings: Settings, *, model: str, version: str | None, members: int, seed: int, out: Path) -> Batch:
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        model: str,
+        version: str | None,
+        members: int,
+        seed: int,
+        series_uid: str | None = None,
+        out: Path,
+    ) -> Batch:
         """Load the version and the engine, make the output folder.
 
         Raises:
@@ -63,7 +73,7 @@ class Batch:
         policy = loaded.manifest.calibration.policy(
             min_dice=settings.min_dice, alpha=settings.alpha, rule=settings.rule
         )
-        return cls(loaded, engine, Options(policy, members, seed), limits, out)
+        return cls(loaded, engine, Options(policy, members, seed, series_uid), limits, out)
 
     def run(self, scans: Sequence[Path]) -> list[dict[str, Any]]:
         """Segment every scan; one that cannot be read gives a record with its error, and the others are still done."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jobs.models import SEED_MAX, Job
+from jobs.models import SEED_MAX, SERIES_UID, Job
 from jobs.state import JobState
 from nca.gate import Rule
 
@@ -45,6 +45,12 @@ class SegmentForm(BaseModel):
         ge=0,
         le=SEED_MAX,
         description="Seed of the fire masks: the same scan, version and seed, the same mask.",
+    )
+    series_uid: str | None = Field(
+        None,
+        pattern=SERIES_UID,
+        description="Series Instance UID of the DICOM series to segment, where several are sent; "
+        "default: the only one that fits the model.",
     )
 
 
@@ -100,6 +106,7 @@ class JobView(BaseModel):
                     "rule": "conformal",
                     "members": 10,
                     "seed": 0,
+                    "series_uid": None,
                     "error": None,
                     "links": {
                         "self": f"/jobs/{_EXAMPLE_ID}",
@@ -126,6 +133,7 @@ class JobView(BaseModel):
     rule: Rule
     members: int
     seed: int
+    series_uid: str | None = None
     error: JobError | None = None
     links: Links
     verdict: Literal["accept", "flag"] | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.dicom_choice import Wanted
 from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
@@ -34,11 +35,12 @@ STAGES = ("read", "prepare", "segment", "judge", "write")
 
 @dataclass(frozen=True)
 class Options:
-    """What a request chooses: what is asked of an accepted mask, the ensemble's size, the seed."""
+    """What a request chooses: what an accepted mask must show, the ensemble's size, the seed, one of several series."""
 
     policy: Policy
     members: int
     seed: int
+    series_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def segment_scan(
     manifest, clock = version.manifest, _Clock(on_stage)
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
-        volume = read_scan(Request(paths, workdir, limits, manifest.preprocessing.volumes))
+        wanted = Wanted(options.series_uid, manifest.contract.modalities)
+        volume = read_scan(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
     with clock.stage("prepare"):
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):

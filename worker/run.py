@@ -107,6 +107,7 @@ class Runner:
                     policy=Policy(request.min_dice, request.alpha, request.rule),
                     members=request.members,
                     seed=request.seed,
+                    series_uid=request.series_uid,
                 ),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,
