@@ -17,21 +17,11 @@ from imaging.errors import (
     TooManyVoxelsError,
 )
 from imaging.limits import Limits
+from imaging.request import Wanted
 
 LISTED = 20
 """Series named in a refusal; an archive of a hundred studies is a mistake of another kind."""
 IDENTIFIER = re.compile(r"[0-9.]{1,64}")  # DICOM part 5, 9.1; anything else might be a name
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is looked for: a series by its identifier, or else one of these modalities; none means any."""
-
-    series: str | None = None
-    modalities: tuple[str, ...] = ()
-
-
-ANY = Wanted()
 
 
 @dataclass(frozen=True, eq=False)

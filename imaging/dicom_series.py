@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dicom_choice import ANY, Series, Wanted, choose
+from imaging.dicom_choice import Series, choose
 from imaging.dicom_header import DICOMDIR, ImageHeader, NoImage, read_header
 from imaging.dicom_pixels import read_frames
 from imaging.errors import DicomdirUnsupportedError, NoDicomImagesError, NonFiniteVoxelsError
 from imaging.limits import Limits
+from imaging.request import ANY, Wanted
 from imaging.volume import Allocate, Volume, in_memory
 
 BLOCK = 16

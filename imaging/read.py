@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from imaging.archive import extract_zip, is_junk, is_zip
-from imaging.dicom_choice import ANY, Wanted
 from imaging.dicom_deflated import inflate, is_deflated
 from imaging.dicom_file import is_dicom
 from imaging.dicom_series import read_dicom_series
@@ -22,6 +20,7 @@ from imaging.errors import (
 )
 from imaging.limits import Limits
 from imaging.nifti import GZIP_MAGIC, header_kind, read_nifti
+from imaging.request import Request
 from imaging.volume import Allocate, Volume, in_memory
 
 
@@ -30,25 +29,6 @@ def is_nifti(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4)
     return head.startswith(GZIP_MAGIC) or header_kind(head) is not None
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to read, and how.
-
-    Attributes:
-        paths: one NIfTI file, one zip (of one NIfTI or a DICOM series), DICOM files, or folders of those.
-        workdir: an existing folder of the caller's; what is unpacked goes into new folders inside it.
-        limits: bounds on files, unpacked bytes, voxels, memory and time.
-        volumes: which ones of a NIfTI file with several are the scan's channels, from 0; none refuses such files.
-        wanted: which one of several DICOM series is the scan.
-    """
-
-    paths: Sequence[Path]
-    workdir: Path
-    limits: Limits
-    volumes: Sequence[int] = ()
-    wanted: Wanted = ANY
 
 
 def read_scan(request: Request, allocate: Allocate = in_memory) -> Volume:

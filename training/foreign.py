@@ -14,7 +14,8 @@ from rich.table import Table
 from imaging.errors import ImagingError
 from imaging.grid import model_grid_shape
 from imaging.limits import Limits
-from imaging.read import Request, read_scan
+from imaging.read import read_scan
+from imaging.request import Request
 from imaging.volume import Volume
 from model_store.contract import far_outside
 from model_store.loaded import LoadedVersion

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dicom_choice import Wanted
 from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
 from imaging.preview import render_preview
-from imaging.read import Request, read_scan
+from imaging.request import Request, Wanted
+from imaging.sandbox import read_in_sandbox
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations
 from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
@@ -82,7 +82,7 @@ def segment_scan(
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
         wanted = Wanted(options.series_uid, manifest.contract.modalities)
-        volume = read_scan(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
+        volume = read_in_sandbox(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
     with clock.stage("prepare"):
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):

@@ -64,6 +64,8 @@ class Runner:
             unpacked_bytes=self.settings.unpacked_bytes_max,
             files=self.settings.files_max,
             voxels=self.settings.voxels_max,
+            memory=self.settings.read_bytes_max,
+            seconds=self.settings.read_seconds_max,
         )
 
     @cached_property

@@ -8,10 +8,10 @@ import pydicom
 import pytest
 from pydicom.dataset import FileDataset
 
-from imaging.dicom_choice import Wanted
 from imaging.dicom_series import read_dicom_series
 from imaging.errors import MixedSeriesError, SeriesNotFoundError, SingleSliceError
 from imaging.limits import Limits
+from imaging.request import Wanted
 from imaging.volume import Volume
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

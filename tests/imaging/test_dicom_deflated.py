@@ -12,7 +12,8 @@ from imaging.dicom_deflated import inflate, is_deflated
 from imaging.dicom_series import read_dicom_series
 from imaging.errors import CorruptFileError, TooManyBytesError, TruncatedFileError
 from imaging.limits import Limits
-from imaging.read import Request, read_scan
+from imaging.read import read_scan
+from imaging.request import Request
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

@@ -17,7 +17,8 @@ from imaging.errors import (
 )
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
-from imaging.read import Request, is_nifti, read_scan
+from imaging.read import is_nifti, read_scan
+from imaging.request import Request
 from imaging.volume import Volume
 
 ARRAY = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
