@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imaging.archive import extract_zip, is_junk, is_zip
 from imaging.dicom_deflated import inflate, is_deflated
-from imaging.dicom_file import is_dicom
+from imaging.dicom_file import MAGIC, PREAMBLE_BYTES, is_dicom
 from imaging.dicom_series import read_dicom_series
 from imaging.errors import (
     EmptyFileError,
@@ -25,10 +25,15 @@ from imaging.volume import Allocate, Volume, in_memory
 
 
 def is_nifti(path: Path) -> bool:
-    """Return whether the file starts as NIfTI or gzip do; nothing else that is accepted is gzip."""
+    """Return whether the file starts as NIfTI or gzip do; nothing else that is accepted is gzip.
+
+    DICOM may start so as well, for its first 128 bytes may be anything (part 10, 7.1).
+    """
     with path.open("rb") as file:
-        head = file.read(4)
-    return head.startswith(GZIP_MAGIC) or header_kind(head) is not None
+        head = file.read(PREAMBLE_BYTES + len(MAGIC))
+    if head[PREAMBLE_BYTES:] == MAGIC:
+        return False
+    return head.startswith(GZIP_MAGIC) or header_kind(head[:4]) is not None
 
 
 def read_scan(request: Request, allocate: Allocate = in_memory) -> Volume:
