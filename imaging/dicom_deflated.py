@@ -19,7 +19,7 @@ from imaging.errors import CorruptFileError, TooManyBytesError, TruncatedFileErr
 
 LENGTH = b"\x02\x00\x00\x00UL\x04\x00"  # the first element, which tells how long the meta information is (7.1)
 META_BYTES = 64 << 10  # far more than its dozen of short elements
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
 
 
 def is_deflated(path: Path) -> bool:
@@ -61,7 +61,7 @@ def _meta(file: BinaryIO) -> bytes | None:
 
 
 def _inflated(file: BinaryIO) -> Iterator[bytes]:
-    """Yield what the stream holds, at most 1 MiB at once."""
+    """Yield what the stream holds, at most 64 KiB at once."""
     stream, packed = zlib.decompressobj(-zlib.MAX_WBITS), b""
     while not stream.eof:
         packed = packed or file.read(CHUNK_BYTES)

@@ -24,6 +24,8 @@ TABLE = tags_of("ModalityLUTSequence")
 J2K = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+EXACT = 1 << 23
+"""Sums of 16 bits and of integers below are exact in single precision, so that CT need not go by double."""
 PLUGINS = {
     **dict.fromkeys(J2K, "pylibjpeg"),
     **dict.fromkeys(JPEG_LS, "pyjpegls"),
@@ -59,8 +61,10 @@ def read_frames(header: ImageHeader) -> Iterator[NDArray[np.float32]]:
 
 
 def _rescaled(raw: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
-    if slope == 1 and intercept == 0:
-        return raw.astype(np.float32)
+    if slope == 1 and intercept.is_integer() and abs(intercept) < EXACT and raw.dtype.itemsize <= 2:
+        shifted: NDArray[np.float32] = raw.astype(np.float32)
+        shifted += np.float32(intercept)
+        return shifted
     values: NDArray[np.float32] = (raw * np.float64(slope) + intercept).astype(np.float32)
     return values
 

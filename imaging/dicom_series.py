@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,11 @@ from imaging.dicom_pixels import read_frames
 from imaging.errors import DicomdirUnsupportedError, NoDicomImagesError, NonFiniteVoxelsError
 from imaging.limits import Limits
 from imaging.request import ANY, Wanted
-from imaging.volume import Allocate, Volume, in_memory
-
-BLOCK = 16
-"""Slices that are put into the array together: 16 neighbours along z are a line of the cache (64 bytes)."""
-BLOCK_VOXELS = 1 << 24
-"""Voxels of a block, at most: 64 MiB."""
+from imaging.volume import Allocate, InMemory, Volume
 
 
 def read_dicom_series(
-    paths: Sequence[Path], *, limits: Limits, wanted: Wanted = ANY, allocate: Allocate = in_memory
+    paths: Sequence[Path], *, limits: Limits, wanted: Wanted = ANY, allocate: Allocate = InMemory
 ) -> Volume:
     """Read one series, one slice or many a file, in any order: float32 [x, y, z], affine in mm RAS+, with its modality.
 
@@ -45,7 +40,7 @@ def read_dicom_series(
     series, others = choose(images, wanted, limits=limits)
     in_order = [series.frames[index] for index in series.stack.order]
     return Volume(
-        _array(series, allocate),
+        _voxels(series, allocate),
         series.stack.affine,
         modality=series.images[0].modality,
         warnings=(*others, *_left_out(without)),
@@ -54,42 +49,17 @@ def read_dicom_series(
     )
 
 
-def _array(series: Series, allocate: Allocate) -> NDArray[np.float32]:
-    """The values [x, y, z], decoded block by block."""
-    first, count = series.images[0], len(series.frames)
-    array = allocate((first.columns, first.rows, count))
-    size = max(1, min(BLOCK, count, BLOCK_VOXELS // (first.rows * first.columns)))
-    block, places = np.empty((size, first.rows, first.columns), np.float32), list[int]()
-    for place, values in _decoded(series):
-        block[len(places)] = values
-        places.append(place)
-        if len(places) == size:
-            _put(array, block, places)
-            places = []
-    if places:
-        _put(array, block[: len(places)], places)
-    return array
-
-
-def _decoded(series: Series) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Each frame's place along z and its values (rows, columns), file by file, along z as far as files allow."""
+def _voxels(series: Series, allocate: Allocate) -> NDArray[np.float32]:
+    """The values [x, y, z]; files are decoded along z, as far as each holds one slice."""
+    first = series.images[0]
+    slices = allocate((first.columns, first.rows, len(series.frames)))
     places = {series.frames[index]: place for place, index in enumerate(series.stack.order)}
     for image in dict.fromkeys(image for image, _ in places):
         for number, values in enumerate(read_frames(image)):
-            yield places[image, number], values
-
-
-def _put(array: NDArray[np.float32], block: NDArray[np.float32], places: list[int]) -> None:
-    """Write slices (n, rows, columns) to their places along z; neighbours, up or down, at once."""
-    if not np.isfinite(block).all():
-        raise NonFiniteVoxelsError("the rescaled pixels hold NaN or infinite values")
-    low, n = min(places), len(places)
-    if places == list(range(low, low + n)):
-        array[:, :, low : low + n] = block.transpose(2, 1, 0)
-    elif places == list(range(low, low + n))[::-1]:
-        array[:, :, low : low + n] = block[::-1].transpose(2, 1, 0)
-    else:
-        array[:, :, places] = block.transpose(2, 1, 0)
+            if not np.isfinite(values).all():
+                raise NonFiniteVoxelsError("the rescaled pixels hold NaN or infinite values")
+            slices.put(places[image, number], values)
+    return slices.array()
 
 
 def _left_out(without: Counter[str]) -> tuple[str, ...]:

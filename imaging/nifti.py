@@ -31,7 +31,7 @@ from imaging.errors import (
     VolumeMissingError,
 )
 from imaging.limits import Limits
-from imaging.volume import Allocate, Volume, in_memory
+from imaging.volume import Allocate, InMemory, Volume
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # header bytes -> (offset, magic) of a single file
@@ -65,7 +65,7 @@ class _Layout:
     end: int
 
 
-def read_nifti(path: Path, *, limits: Limits, volumes: Sequence[int] = (), allocate: Allocate = in_memory) -> Volume:
+def read_nifti(path: Path, *, limits: Limits, volumes: Sequence[int] = (), allocate: Allocate = InMemory) -> Volume:
     """Return the one volume of a .nii or .nii.gz file (told apart by content), voxels in the order of the file.
 
     Of a file with several (a fourth axis: time, or channels) the ``volumes``, counted from 0, are its channels in that
@@ -223,13 +223,14 @@ def _scaling(header: nib.Nifti1Header) -> tuple[float, float]:
 
 def _scale(raw: NDArray[Any], slope: float, inter: float, allocate: Allocate) -> NDArray[np.float32]:
     """Return ``raw * slope + inter`` as float32 (x, y, z), slice by slice so that float64 never holds the volume."""
-    array = allocate((raw.shape[0], raw.shape[1], raw.shape[2]))
+    slices = allocate((raw.shape[0], raw.shape[1], raw.shape[2]))
     with np.errstate(all="ignore"):
         for z in range(raw.shape[2]):
-            array[:, :, z] = raw[:, :, z].astype(np.float64) * slope + inter
-    if not np.isfinite(array).all():
-        raise NonFiniteVoxelsError("some voxels are NaN or infinite")
-    return array
+            rows = (raw[:, :, z].T.astype(np.float64) * slope + inter).astype(np.float32)
+            if not np.isfinite(rows).all():
+                raise NonFiniteVoxelsError("some voxels are NaN or infinite")
+            slices.put(z, rows)
+    return slices.array()
 
 
 @np.errstate(all="ignore")

@@ -21,7 +21,7 @@ from imaging.errors import (
 from imaging.limits import Limits
 from imaging.nifti import GZIP_MAGIC, header_kind, read_nifti
 from imaging.request import Request
-from imaging.volume import Allocate, Volume, in_memory
+from imaging.volume import Allocate, InMemory, Volume
 
 
 def is_nifti(path: Path) -> bool:
@@ -36,7 +36,7 @@ def is_nifti(path: Path) -> bool:
     return head.startswith(GZIP_MAGIC) or header_kind(head[:4]) is not None
 
 
-def read_scan(request: Request, allocate: Allocate = in_memory) -> Volume:
+def read_scan(request: Request, allocate: Allocate = InMemory) -> Volume:
     """Return the one scan that was asked for: float32 (x, y, z), affine (4, 4) in mm, RAS+.
 
     Raises:

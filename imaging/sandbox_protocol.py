@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import traceback
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from imaging.errors import ImagingError, ReaderCrashedError
 from imaging.limits import Limits
 from imaging.request import Request, Wanted
-from imaging.volume import Volume
+from imaging.volume import Shape, Volume
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def _volume(said: dict[str, Any], request: Request, folder: Path) -> Volume:
     channels = int(said["channels"])
     if min(x, y, z) < 1 or not 1 <= channels <= max(1, len(request.volumes)) or x * y * z > request.limits.voxels:
         raise ValueError("a shape that was not asked for")
-    first, *further = (_voxels(folder / VOXELS.format(number), (x, y, z)) for number in range(channels))
+    first, *further = (map_voxels(folder / VOXELS.format(number), (x, y, z)) for number in range(channels))
     modality = said["modality"]
     return Volume(
         first,
@@ -133,18 +134,18 @@ def _volume(said: dict[str, Any], request: Request, folder: Path) -> Volume:
     )
 
 
-def _voxels(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """A channel, mapped; the file's name may go while it is in use."""
-    if path.is_symlink() or path.stat().st_size != 4 * np.prod(shape, dtype=object):
-        raise ValueError("a file of another size")
-    return np.memmap(path, np.float32, "r", shape=shape)
-
-
 def _source(paths: Sequence[str], request: Request) -> tuple[Path, ...]:
     """Paths of slices, if they are among what was asked for or was unpacked from it."""
-    roots = [one.absolute() for one in (request.workdir, *request.paths)]
+    asked = {one.absolute() for one in (request.workdir, *request.paths)}
     source = tuple(Path(one) for one in paths)
     for path in set(source):
-        if ".." in path.parts or path.is_symlink() or not any(path.is_relative_to(root) for root in roots):
+        if ".." in path.parts or path.is_symlink() or asked.isdisjoint((path, *path.parents)):
             raise ValueError("a file that was not asked for")
     return source
+
+
+def map_voxels(path: Path, shape: Shape) -> NDArray[np.float32]:
+    """A channel (x, y, z) as a file has it, x along a line; the file's name may go while it is in use."""
+    if path.is_symlink() or path.stat().st_size != 4 * math.prod(shape):
+        raise ValueError("a file of another size")
+    return np.memmap(path, np.float32, "r", shape=shape, order="F")

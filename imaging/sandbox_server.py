@@ -7,6 +7,7 @@ ended, and then comes its answer. It ends with its input, and with the process t
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
 import select
@@ -22,7 +23,16 @@ from numpy.typing import NDArray
 from imaging.limits import Limits
 from imaging.read import read_scan
 from imaging.request import Request
-from imaging.sandbox_protocol import ANSWER_BYTES, MEMORY, VOXELS, answer_json, parse_request, refusal_json
+from imaging.sandbox_protocol import (
+    ANSWER_BYTES,
+    MEMORY,
+    VOXELS,
+    answer_json,
+    map_voxels,
+    parse_request,
+    refusal_json,
+)
+from imaging.volume import Shape, Slices
 from ncagate.orphans import die_with_parent
 
 CHUNK_BYTES = 1 << 16
@@ -102,21 +112,34 @@ def _answer(request: Request, folder: Path, file: BinaryIO) -> int:
 
 
 class _Files:
-    """Arrays in files: what is written to them is with the process that asked, without being sent."""
+    """Makes room in files: what is put there is with the process that asked, without being sent."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._made = folder, 0
 
-    def __call__(self, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-        path = self._folder / VOXELS.format(self._made)
+    def __call__(self, shape: Shape) -> Slices:
         self._made += 1
-        with path.open("xb") as file:
-            size = 4 * int(np.prod(shape, dtype=object))
-            if sys.platform == "linux":
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now
-            else:
-                file.truncate(size)
-        return np.memmap(path, np.float32, "r+", shape=shape)
+        return _InFile(self._folder / VOXELS.format(self._made - 1), shape)
+
+
+class _InFile:
+    """`Slices` in a file. Written, not mapped: a mapped page costs a fault, and a full disk a signal."""
+
+    def __init__(self, path: Path, shape: Shape) -> None:
+        self._path, self._shape = path, shape
+        self._file = path.open("xb", buffering=0)
+        self._file.truncate(4 * math.prod(shape))
+
+    def put(self, k: int, rows: NDArray[np.float32]) -> None:
+        """As `Slices.put`."""
+        at, data = k * rows.nbytes, rows.data.cast("B")
+        while data:
+            written = os.pwrite(self._file.fileno(), data, at)
+            at, data = at + written, data[written:]
+
+    def array(self) -> NDArray[np.float32]:
+        """As `Slices.array`."""
+        return map_voxels(self._path, self._shape)
 
 
 def _confine(limits: Limits) -> None:

@@ -288,7 +288,7 @@ class TestAnswers:
     }  # fmt: skip
 
     def parse(self, folder: Path, answer: Any) -> Volume:
-        (folder / "voxels-0").write_bytes(ARRAY.tobytes())
+        (folder / "voxels-0").write_bytes(ARRAY.tobytes(order="F"))
         return parse_answer(json.dumps(answer).encode(), request(folder, folder / "scan"), folder)
 
     def test_a_true_one(self, tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ class TestAnswers:
             parse_answer(answer, request(tmp_path, tmp_path), tmp_path)
 
     def test_voxels_that_are_a_link_to_another_file(self, tmp_path: Path) -> None:
-        (tmp_path / "other").write_bytes(ARRAY.tobytes())
+        (tmp_path / "other").write_bytes(ARRAY.tobytes(order="F"))
         (tmp_path / "voxels-0").symlink_to(tmp_path / "other")
         with pytest.raises(ReaderCrashedError):
             parse_answer(json.dumps({"volume": self.TRUE}).encode(), request(tmp_path, tmp_path), tmp_path)
