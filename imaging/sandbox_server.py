@@ -123,7 +123,7 @@ class _Files:
 
 
 class _InFile:
-    """`Slices` in a file. Written, not mapped: a mapped page costs a fault, and a full disk a signal."""
+    """`Slices` in a file. Written, not mapped: a full disk is then an error and no signal."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
         self._path, self._shape = path, shape
