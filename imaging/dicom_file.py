@@ -23,6 +23,9 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 PREAMBLE_BYTES = 128  # DICOM part 10, 7.1
 MAGIC = b"DICM"
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")  # a data set without preamble, both endians
+NO_IMAGE = ("SEG", "SR", "RTSTRUCT", "RTDOSE", "PR", "KO")
+PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+"""Elements that end the header."""
 HEADER_BYTES = 8 << 20
 """Most that is read of a header. Values nobody asks for are skipped unread; a private sequence of a few MB is known."""
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
@@ -74,6 +77,16 @@ def read_elements(file: BinaryIO, tags: Sequence[BaseTag | int], *, stop: frozen
         implicit, little = dataset.original_encoding
         dataset.file_meta.TransferSyntaxUID = NATIVE[0 if implicit else 1 if little else 2]
     return dataset
+
+
+def read_tags(path: Path, *keywords: str) -> FileDataset:
+    """These elements of a header, within the budget of one.
+
+    Raises:
+        CorruptFileError: the header cannot be read.
+    """
+    with parsing(CorruptFileError("the header of a DICOM file is damaged")), path.open("rb") as file:
+        return read_elements(within(file, HEADER_BYTES), tags_of(*keywords), stop=frozenset(PIXELS))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from imaging.dicom_file import HEADER_BYTES, is_dicom, parsing, read_elements, tags_of, within
+from imaging.dicom_file import HEADER_BYTES, NO_IMAGE, PIXELS, is_dicom, parsing, read_elements, tags_of, within
 from imaging.dicom_frames import PER_FRAME, SHARED, UNDEFINED, Frame, frame_of, frame_of_groups, read_items
 from imaging.errors import (
     CorruptFileError,
@@ -30,9 +30,7 @@ from imaging.limits import Limits
 
 OTHER_MODALITY = "OT"  # DICOM part 3, C.7.3.1.1.1: "other"
 MODALITY = re.compile(r"[A-Z]{2,16}")
-NO_IMAGE = ("SEG", "SR", "RTSTRUCT", "RTDOSE", "PR", "KO")
 GREY = ("MONOCHROME1", "MONOCHROME2")
-PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 STOPS = frozenset({SHARED, PER_FRAME, *PIXELS})
 LONG_LENGTHS = (b"SQ", b"OB", b"OW", b"OF", b"OD", b"UN")  # DICOM part 5, 7.1.2: of sequences and of pixels
 FRAME_BYTES = 64 << 10

@@ -15,8 +15,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 
-from imaging.dicom_file import HEADER_BYTES, NATIVE, parsing, read_elements, tags_of, within
-from imaging.dicom_header import PIXELS, ImageHeader, Pixels
+from imaging.dicom_file import HEADER_BYTES, NATIVE, PIXELS, parsing, read_elements, tags_of, within
+from imaging.dicom_header import ImageHeader, Pixels
 from imaging.errors import UndecodablePixelsError, UnsupportedPixelsError
 
 PIXEL_BYTES = 8  # of the widest pixel, a double float

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment, writing
+from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment, MadeObject, save, writing
 from imaging.dicom_reference import read_reference
 from imaging.errors import UnwritableError
 
@@ -29,7 +29,7 @@ def write_segmentation(
     frames: Sequence[int] = (),
     segments: Sequence[CodedSegment],
     about: About,
-) -> None:
+) -> MadeObject:
     """Write ``labels`` (x, y, z) as a BINARY segmentation of the images in ``source``.
 
     ``source`` is the file of each slice, ``frames`` the frame of it where one file holds several, both in the order of
@@ -44,7 +44,7 @@ def write_segmentation(
     with writing(path, "SEG"):
         images = [read_reference(one) for one in dict.fromkeys(source)]
         in_file = labels if not frames else labels[:, :, np.argsort(frames)]  # highdicom takes one such file alone
-        _segmentation(_numbered(in_file, segments), images, segments, about).save_as(path, enforce_file_format=True)
+        return save(_segmentation(_numbered(in_file, segments), images, segments, about), path)
 
 
 def _numbered(labels: NDArray[np.uint8], segments: Sequence[CodedSegment]) -> NDArray[np.uint8]:

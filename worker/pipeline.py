@@ -54,6 +54,14 @@ class OutputNames:
     report: str = "report.dcm"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What is said of the scan, and the identifiers of the DICOM objects that were made of it."""
+
+    record: Record
+    objects: tuple[dict[str, str], ...] = ()
+
+
 def segment_scan(
     paths: Sequence[Path],
     version: LoadedVersion,
@@ -66,7 +74,7 @@ def segment_scan(
     workdir: Path,
     names: OutputNames = OutputNames(),
     on_stage: StageCallback = lambda stage, done: None,
-) -> Record:
+) -> Outcome:
     """Segment the scan in ``paths``, write mask, uncertainty and preview into ``out``, and return the record.
 
     The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
@@ -95,9 +103,10 @@ def segment_scan(
         labels = _labels(results, records)
         _write(volume, labels, results, records, manifest=manifest, out=out, names=names)
         objects = DicomNames(out / names.segmentation, out / names.report)
-        warnings = write_dicom(volume, labels, records, manifest=manifest, origin=origin, names=objects)
-    warnings = (*volume.warnings, *warnings)
-    return _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
+        dicom = write_dicom(volume, labels, records, manifest=manifest, origin=origin, names=objects)
+    warnings = (*volume.warnings, *dicom.warnings)
+    record = _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
+    return Outcome(record, dicom.objects)
 
 
 class _Clock:
