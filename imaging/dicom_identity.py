@@ -53,7 +53,7 @@ def read_identity(path: Path) -> Identity:
     """
     if not is_dicom(path):
         raise UnknownFormatError("no DICOM object")
-    dataset = read_tags(path, IDENTITY_TAGS)
+    dataset = read_tags(path, *IDENTITY_TAGS)
     if dataset.get("SOPClassUID", dataset.file_meta.get("MediaStorageSOPClassUID")) == MediaStorageDirectoryStorage:
         raise DicomdirUnsupportedError("a DICOMDIR lists files and holds none: send the files themselves")
     sop_class, instance, study, series, *rest = (str(dataset.get(keyword) or "") for keyword in IDENTITY_TAGS)

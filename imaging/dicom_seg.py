@@ -14,7 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment, MadeObject, save, writing
-from imaging.dicom_file import read_reference
+from imaging.dicom_reference import read_reference
 from imaging.errors import UnwritableError
 
 SERIES_NUMBER = 9001
@@ -22,13 +22,19 @@ SERIES_NUMBER = 9001
 
 
 def write_segmentation(
-    path: Path, labels: NDArray[np.uint8], *, source: Sequence[Path], segments: Sequence[CodedSegment], about: About
+    path: Path,
+    labels: NDArray[np.uint8],
+    *,
+    source: Sequence[Path],
+    frames: Sequence[int] = (),
+    segments: Sequence[CodedSegment],
+    about: About,
 ) -> MadeObject:
     """Write ``labels`` (x, y, z) as a BINARY segmentation of the images in ``source``.
 
-    ``source`` are the series' files, one a slice, in the order of z; x runs along their rows, y down their columns,
-    as `imaging.dicom_series.read_dicom_series` gives them. The object refers to each of them and shares their frame of
-    reference, study and patient. Frames without a voxel are left out.
+    ``source`` is the file of each slice, ``frames`` the frame of it where one file holds several, both in the order of
+    z; x runs along their rows, y down their columns, as `imaging.dicom_series.read_dicom_series` gives them. The object
+    refers to each of them and shares their frame of reference, study and patient. Frames without a voxel are left out.
 
     Raises:
         UnwritableError: the mask is empty, or the images lack what such an object has to repeat.
@@ -36,8 +42,9 @@ def write_segmentation(
     if not labels.any():
         raise UnwritableError("the mask is empty, and a DICOM SEG has at least one frame")
     with writing(path, "SEG"):
-        images = [read_reference(one) for one in source]
-        return save(_segmentation(_numbered(labels, segments), images, segments, about), path)
+        images = [read_reference(one) for one in dict.fromkeys(source)]
+        in_file = labels if not frames else labels[:, :, np.argsort(frames)]  # highdicom takes one such file alone
+        return save(_segmentation(_numbered(in_file, segments), images, segments, about), path)
 
 
 def _numbered(labels: NDArray[np.uint8], segments: Sequence[CodedSegment]) -> NDArray[np.uint8]:

@@ -2,103 +2,70 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from imaging.dicom_file import ImageHeader, read_header, read_pixels
-from imaging.dicom_geometry import Slice, stack
-from imaging.errors import (
-    DicomdirUnsupportedError,
-    MixedGeometryError,
-    MixedSeriesError,
-    MultiframeUnsupportedError,
-    NoDicomImagesError,
-    NonFiniteVoxelsError,
-    SingleSliceError,
-    TooManyVoxelsError,
-    UnsupportedPixelsError,
-)
+from imaging.dicom_choice import Series, choose
+from imaging.dicom_header import DICOMDIR, ImageHeader, NoImage, read_header
+from imaging.dicom_pixels import read_frames
+from imaging.errors import DicomdirUnsupportedError, NoDicomImagesError, NonFiniteVoxelsError
 from imaging.limits import Limits
-from imaging.volume import Volume
+from imaging.request import ANY, Wanted
+from imaging.volume import Allocate, InMemory, Volume
 
 
-def read_dicom_series(paths: Sequence[Path], *, limits: Limits) -> Volume:
-    """Read one series, one file a slice, in any order: float32 [x, y, z], affine in mm RAS+, with its modality.
+def read_dicom_series(
+    paths: Sequence[Path], *, limits: Limits, wanted: Wanted = ANY, allocate: Allocate = InMemory
+) -> Volume:
+    """Read one series, one slice or many a file, in any order: float32 [x, y, z], affine in mm RAS+, with its modality.
 
     x runs along the image's rows, y down its columns, z along the normal (the cross product of the two).
-    Objects without an image (SEG, SR, a DICOMDIR, ...) and files that are no DICOM are left out with a warning;
-    an image that is cut off or damaged never is.
+    Objects without an image (SEG, SR, a DICOMDIR, ...) and files that are no DICOM are left out with a warning, and
+    so are other series where one alone is ``wanted``; an image that is cut off or damaged never is.
 
     Raises:
         ImagingError: the subclass says what keeps the files from being one box of slices.
     """
-    images = _images(paths)
-    _check_series(images)
-    _check_size(images, limits=limits)
-    slices = stack([_place(one) for one in images])
-    array = np.empty((images[0].columns, images[0].rows, len(images)), dtype=np.float32)
-    for k, index in enumerate(slices.order):
-        array[:, :, k] = read_pixels(images[index]).T
-    if not np.isfinite(array).all():
-        raise NonFiniteVoxelsError("the rescaled pixels hold NaN or infinite values")
-    return Volume(
-        array,
-        slices.affine,
-        modality=images[0].modality,
-        warnings=_left_out(len(paths) - len(images)),
-        source=tuple(images[index].path for index in slices.order),
-    )
-
-
-def _images(paths: Sequence[Path]) -> list[ImageHeader]:
-    """The headers of the images among the files, at least one."""
-    images, directories = [], 0
-    for path in paths:
-        try:
-            header = read_header(path)
-        except DicomdirUnsupportedError:  # every CD has one beside its images
-            directories += 1
-            continue
-        if header is not None:
-            images.append(header)
-    if not images and directories:
+    found = [read_header(path, limits=limits) for path in paths]
+    without = Counter(one.kind for one in found if isinstance(one, NoImage))
+    images = [one for one in found if isinstance(one, ImageHeader)]
+    if not images and DICOMDIR in without:
         raise DicomdirUnsupportedError("a DICOMDIR lists files and holds none: send the files themselves")
     if not images:
         raise NoDicomImagesError("there is no DICOM image among the files")
-    return images
+    series, others = choose(images, wanted, limits=limits)
+    in_order = [series.frames[index] for index in series.stack.order]
+    return Volume(
+        _voxels(series, allocate),
+        series.stack.affine,
+        modality=series.images[0].modality,
+        warnings=(*others, *_left_out(without)),
+        source=tuple(image.path for image, _ in in_order),
+        frames=tuple(number for _, number in in_order) if len(series.images) < len(in_order) else (),
+    )
 
 
-def _check_series(images: Sequence[ImageHeader]) -> None:
-    """Refuse what is not one series of greyscale slices of one size."""
-    series = {one.series for one in images}
-    if len(series) > 1:
-        raise MixedSeriesError(f"the files belong to {len(series)} series; send one")
-    if any(one.frames > 1 for one in images):
-        raise MultiframeUnsupportedError("multi-frame DICOM is not accepted yet")
-    if not all(one.grey for one in images):
-        raise UnsupportedPixelsError("the images are not greyscale")
-    for name in ("rows", "columns", "frame_of_reference", "modality"):
-        if len({getattr(one, name) for one in images}) > 1:
-            raise MixedGeometryError(f"the slices differ in their {name.replace('_', ' ')}")
-    if len(images) < 2:
-        raise SingleSliceError("a series has at least two slices")
+def _voxels(series: Series, allocate: Allocate) -> NDArray[np.float32]:
+    """The values [x, y, z]; files are decoded along z, as far as each holds one slice."""
+    first = series.images[0]
+    slices = allocate((first.columns, first.rows, len(series.frames)))
+    places = {series.frames[index]: place for place, index in enumerate(series.stack.order)}
+    for image in dict.fromkeys(image for image, _ in places):
+        for number, values in enumerate(read_frames(image)):
+            if not np.isfinite(values).all():
+                raise NonFiniteVoxelsError("the rescaled pixels hold NaN or infinite values")
+            slices.put(places[image, number], values)
+    return slices.array()
 
 
-def _check_size(images: Sequence[ImageHeader], *, limits: Limits) -> None:
-    voxels = images[0].rows * images[0].columns * len(images)
-    if voxels > limits.voxels:
-        raise TooManyVoxelsError(f"the series has {voxels} voxels; at most {limits.voxels} are accepted")
-
-
-def _place(image: ImageHeader) -> Slice:
-    if image.place is None:
-        raise MixedGeometryError("a slice does not say where it lies")
-    return image.place
-
-
-def _left_out(count: int) -> tuple[str, ...]:
-    if not count:
+def _left_out(without: Counter[str]) -> tuple[str, ...]:
+    """What was skipped, by kind: never by name."""
+    if not without:
         return ()
-    return (f"{count} file{'s' if count > 1 else ''} without an image left out.",)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(without.items()))
+    count = without.total()
+    return (f"{count} file{'s' if count > 1 else ''} without an image left out: {kinds}.",)

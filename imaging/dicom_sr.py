@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from imaging.dicom_about import MAKER, TITLE_CHARACTERS, About, CodedSegment, MadeObject, save, writing
-from imaging.dicom_file import read_reference
+from imaging.dicom_reference import read_reference
 
 Group = hd.sr.MeasurementsAndQualitativeEvaluations | hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 SERIES_NUMBER = 9002
@@ -67,7 +67,7 @@ def write_report(
         UnwritableError: the images lack what such an object has to repeat.
     """
     with writing(path, "SR"):
-        images = [read_reference(one) for one in source]
+        images = [read_reference(one) for one in dict.fromkeys(source)]
         seg = None if segmentation is None else dcmread(segmentation)
         return save(_report(findings, images, seg, about), path)
 

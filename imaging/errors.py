@@ -147,9 +147,15 @@ class DuplicateSliceError(ImagingError):
 
 
 class MixedSeriesError(ImagingError):
-    """Slices of more than one series."""
+    """Slices of more than one series, of which not exactly one is what the model was made for."""
 
     code = "mixed_series"
+
+
+class SeriesNotFoundError(ImagingError):
+    """No image of the series that was asked for."""
+
+    code = "series_not_found"
 
 
 class MixedGeometryError(ImagingError):
@@ -177,7 +183,7 @@ class UnsupportedPixelsError(ImagingError):
 
 
 class MultiframeUnsupportedError(ImagingError):
-    """A DICOM file with several frames."""
+    """A DICOM file with several frames that do not say where each lies."""
 
     code = "multiframe_unsupported"
 
@@ -186,6 +192,24 @@ class UndecodablePixelsError(ImagingError):
     """Compressed pixels that the decoder refuses."""
 
     code = "undecodable_pixels"
+
+
+class ReaderCrashedError(ImagingError):
+    """A scan on which the process that reads it broke down."""
+
+    code = "reader_crashed"
+
+
+class ReaderOutOfMemoryError(ImagingError):
+    """A scan that takes more memory to read than ``Limits.memory``."""
+
+    code = "reader_out_of_memory"
+
+
+class ReaderTimeoutError(ImagingError):
+    """A scan that takes longer to read than ``Limits.seconds``."""
+
+    code = "reader_timeout"
 
 
 class UnwritableError(Exception):

@@ -31,7 +31,7 @@ from imaging.errors import (
     VolumeMissingError,
 )
 from imaging.limits import Limits
-from imaging.volume import Volume
+from imaging.volume import Allocate, InMemory, Volume
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # header bytes -> (offset, magic) of a single file
@@ -65,7 +65,7 @@ class _Layout:
     end: int
 
 
-def read_nifti(path: Path, *, limits: Limits, volumes: Sequence[int] = ()) -> Volume:
+def read_nifti(path: Path, *, limits: Limits, volumes: Sequence[int] = (), allocate: Allocate = InMemory) -> Volume:
     """Return the one volume of a .nii or .nii.gz file (told apart by content), voxels in the order of the file.
 
     Of a file with several (a fourth axis: time, or channels) the ``volumes``, counted from 0, are its channels in that
@@ -83,12 +83,14 @@ def read_nifti(path: Path, *, limits: Limits, volumes: Sequence[int] = ()) -> Vo
         if not magic:
             raise EmptyFileError("the file is empty")
         if magic != GZIP_MAGIC:
-            return _read_stream(file, limits=limits, left=path.stat().st_size, volumes=volumes)
+            return _read_stream(file, path.stat().st_size, limits=limits, volumes=volumes, allocate=allocate)
         with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-            return _read_stream(stream, limits=limits, left=None, volumes=volumes)
+            return _read_stream(stream, None, limits=limits, volumes=volumes, allocate=allocate)
 
 
-def _read_stream(stream: _Readable, *, limits: Limits, left: int | None, volumes: Sequence[int]) -> Volume:
+def _read_stream(
+    stream: _Readable, left: int | None, *, limits: Limits, volumes: Sequence[int], allocate: Allocate
+) -> Volume:
     """Read a Volume; ``left`` is the size of a plain file in bytes, None where only inflating tells it."""
     head, header = _read_header(stream)
     layout = _layout(header, limits=limits)
@@ -100,7 +102,7 @@ def _read_stream(stream: _Readable, *, limits: Limits, left: int | None, volumes
     data = _read_exactly(stream, head, layout)
     shape = (*layout.shape, layout.volumes)
     raw = np.frombuffer(data, dtype=layout.dtype, offset=layout.offset).reshape(shape, order="F")
-    first, *further = (_scale(raw[..., number], slope, inter) for number in chosen)
+    first, *further = (_scale(raw[..., number], slope, inter, allocate) for number in chosen)
     return Volume(first, affine, warnings=warnings, further=tuple(further))
 
 
@@ -219,15 +221,16 @@ def _scaling(header: nib.Nifti1Header) -> tuple[float, float]:
     return slope, inter
 
 
-def _scale(raw: NDArray[Any], slope: float, inter: float) -> NDArray[np.float32]:
+def _scale(raw: NDArray[Any], slope: float, inter: float, allocate: Allocate) -> NDArray[np.float32]:
     """Return ``raw * slope + inter`` as float32 (x, y, z), slice by slice so that float64 never holds the volume."""
-    array = np.empty(raw.shape, dtype=np.float32)
+    slices = allocate((raw.shape[0], raw.shape[1], raw.shape[2]))
     with np.errstate(all="ignore"):
         for z in range(raw.shape[2]):
-            array[:, :, z] = raw[:, :, z].astype(np.float64) * slope + inter
-    if not np.isfinite(array).all():
-        raise NonFiniteVoxelsError("some voxels are NaN or infinite")
-    return array
+            rows = (raw[:, :, z].T.astype(np.float64) * slope + inter).astype(np.float32)
+            if not np.isfinite(rows).all():
+                raise NonFiniteVoxelsError("some voxels are NaN or infinite")
+            slices.put(z, rows)
+    return slices.array()
 
 
 @np.errstate(all="ignore")

@@ -15,6 +15,8 @@ from nca.gate import Rule
 
 SEED_MAX = 2**63 - 1
 """Largest seed; it fits a signed 64-bit integer everywhere."""
+SERIES_UID = r"^[0-9.]{1,64}$"
+"""A Series Instance UID (DICOM part 5, 9.1)."""
 
 
 class JobRequest(BaseModel):
@@ -29,6 +31,7 @@ class JobRequest(BaseModel):
     rule: Rule = Field("conformal", description="What an accepted mask must show.")
     members: int = Field(ge=1, description="Size of the ensemble.")
     seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
+    series_uid: str | None = Field(None, pattern=SERIES_UID, description="Which one of several DICOM series it is.")
     destinations: tuple[str, ...] = Field((), description="Names of the archives that get the result.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.errors import UnsuitableWishError
-from jobs.models import SEED_MAX, JobRequest
+from jobs.models import SEED_MAX, SERIES_UID, JobRequest
 from model_store.registry import Registry
 from nca.gate import Rule
 from ncagate.settings import Settings
@@ -43,6 +43,12 @@ class Wish(BaseModel):
         le=SEED_MAX,
         description="Seed of the fire masks: the same scan, version and seed, the same mask.",
     )
+    series_uid: str | None = Field(
+        None,
+        pattern=SERIES_UID,
+        description="Series Instance UID of the DICOM series to segment, where several are sent; "
+        "default: the only one that fits the model.",
+    )
 
     def request(self, registry: Registry, settings: Settings, *, destinations: tuple[str, ...] = ()) -> JobRequest:
         """The request with its version pinned and its defaults filled in; ``destinations`` get the result.
@@ -69,5 +75,6 @@ class Wish(BaseModel):
             rule=policy.rule,
             members=members,
             seed=self.seed,
+            series_uid=self.series_uid,
             destinations=destinations,
         )

@@ -127,6 +127,9 @@ def segment(
     rule: Annotated[
         str | None, typer.Option(help="What an accepted mask must show: conformal (default) or nqm.")
     ] = None,
+    series_uid: Annotated[
+        str | None, typer.Option(help="Series to segment, where files hold several; default: the one that fits.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="Inference engine.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write one JSON array of records to this file.")] = None,
     store: Store = None,
@@ -136,7 +139,9 @@ def segment(
 
     settings = _settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
     with _told():
-        batch = segmenting.Batch.open(settings, model=model, version=version, members=members, seed=seed, out=out)
+        batch = segmenting.Batch.open(
+            settings, model=model, version=version, members=members, seed=seed, series_uid=series_uid, out=out
+        )
         records = batch.run(scans)
     if json is not None:
         segmenting.write_records(records, json)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
+from imaging.sandbox import start_sandbox
 from model_store.loaded import LoadedVersion, load_version
 from model_store.registry import Registry
 from nca.engine import Engine, get_engine
@@ -48,22 +49,37 @@ class Batch:
     out: Path
 
     @classmethod
-    def open(cls, settings: Settings, *, model: str, version: str | None, members: int, seed: int, out: Path) -> Batch:
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        model: str,
+        version: str | None,
+        members: int,
+        seed: int,
+        series_uid: str | None = None,
+        out: Path,
+    ) -> Batch:
         """Load the version and the engine, make the output folder.
 
         Raises:
             ModelStoreError, NcaError: there is no such version or engine, or it is corrupt.
         """
+        start_sandbox()
         loaded = load_version(Registry(settings.models), model, version)
         engine = get_engine(settings.engine, threads=settings.threads, memory_budget=settings.memory_budget)
         out.mkdir(parents=True, exist_ok=True)
         limits = Limits(
-            unpacked_bytes=settings.unpacked_bytes_max, files=settings.files_max, voxels=settings.voxels_max
+            unpacked_bytes=settings.unpacked_bytes_max,
+            files=settings.files_max,
+            voxels=settings.voxels_max,
+            memory=settings.read_bytes_max,
+            seconds=settings.read_seconds_max,
         )
         policy = loaded.manifest.calibration.policy(
             min_dice=settings.min_dice, alpha=settings.alpha, rule=settings.rule
         )
-        return cls(loaded, engine, Options(policy, members, seed), limits, out)
+        return cls(loaded, engine, Options(policy, members, seed, series_uid), limits, out)
 
     def run(self, scans: Sequence[Path]) -> list[dict[str, Any]]:
         """Segment every scan; one that cannot be read gives a record with its error, and the others are still done."""

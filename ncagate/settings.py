@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     files_max: PositiveInt = Field(4096, description="Most files in one request or archive.")
     unpacked_bytes_max: PositiveInt = Field(2048 * MIB, description="Most bytes a compressed upload may unpack to.")
     voxels_max: PositiveInt = Field(128 * 1024 * 1024, description="Most voxels in one scan.")
+    read_bytes_max: PositiveInt = Field(3072 * MIB, description="Most memory that reading one scan may take.")
+    read_seconds_max: PositiveInt = Field(120, description="Longest that reading one scan may take.")
 
     engine: str = Field("auto", description="Inference engine; `auto` takes the fastest that runs here.")
     threads: int = Field(0, ge=0, description="CPU threads per worker process; 0: all cores.")

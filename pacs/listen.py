@@ -18,7 +18,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy.exc import SQLAlchemyError
 
-from imaging.dicom_file import SYNTAXES
+from imaging.dicom_pixels import SYNTAXES
 from pacs.collect import Collection
 from pacs.config import ListenSection
 from pacs.errors import ListenError

@@ -77,6 +77,7 @@ class JobView(BaseModel):
                     "rule": "conformal",
                     "members": 10,
                     "seed": 0,
+                    "series_uid": None,
                     "destinations": [],
                     "error": None,
                     "links": {
@@ -104,6 +105,7 @@ class JobView(BaseModel):
     rule: Rule
     members: int
     seed: int
+    series_uid: str | None = None
     destinations: list[str]
     error: JobError | None = None
     links: Links

@@ -43,7 +43,7 @@ def _body_schema() -> dict[str, Any]:
     files = {
         "type": "array",
         "items": _BINARY,
-        "description": "A NIfTI file (.nii, .nii.gz), a zip of one DICOM series, or the files of one series.",
+        "description": "A NIfTI file (.nii, .nii.gz), a zip of a DICOM series, or the files of one.",
     }
     return {**form, "properties": {SCAN: files, **form["properties"]}, "required": [SCAN, "model"]}
 

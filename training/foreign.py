@@ -15,6 +15,7 @@ from imaging.errors import ImagingError
 from imaging.grid import model_grid_shape
 from imaging.limits import Limits
 from imaging.read import read_scan
+from imaging.request import Request
 from imaging.volume import Volume
 from model_store.contract import far_outside
 from model_store.loaded import LoadedVersion
@@ -79,7 +80,7 @@ def _scans(folder: Path, volumes: Sequence[int]) -> Iterator[tuple[str, Volume]]
     with tempfile.TemporaryDirectory(prefix="ncagate-") as workdir:
         for path in sorted(one for one in folder.iterdir() if not one.name.startswith(".")):
             try:
-                yield path.name, read_scan([path], limits=Limits(), workdir=Path(workdir), volumes=volumes)
+                yield path.name, read_scan(Request([path], Path(workdir), Limits(), volumes))
             except ImagingError as error:
                 console.print(f"{path.name}: refused with {error.code}, so there is nothing to judge")
 

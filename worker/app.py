@@ -45,6 +45,9 @@ def segment(job_id: str) -> None:
 
 @worker_process_init.connect
 def warm_up(**_: Any) -> None:
-    """In a new worker process: never outlive the parent, and import the engine before the first job needs it."""
+    """In a new worker process: never outlive the parent, and have reader and engine ready before the first job."""
+    from imaging.sandbox import start_sandbox  # late, as above
+
     die_with_parent(PARENT)
+    start_sandbox()
     runner().engine.name  # noqa: B018  # the engine is made when it is asked for

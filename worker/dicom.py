@@ -61,7 +61,14 @@ def write_dicom(
     segments, warnings, objects = _segments(manifest), [], []
     segmentation: Path | None = names.segmentation
     try:
-        made = write_segmentation(names.segmentation, labels, source=volume.source, segments=segments, about=about)
+        made = write_segmentation(
+            names.segmentation,
+            labels,
+            source=volume.source,
+            frames=volume.frames,
+            segments=segments,
+            about=about,
+        )
         objects.append({**asdict(made), "file": names.segmentation.name})
     except UnwritableError as error:
         segmentation = None

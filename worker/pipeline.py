@@ -16,7 +16,8 @@ from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
 from imaging.preview import render_preview
-from imaging.read import read_scan
+from imaging.request import Request, Wanted
+from imaging.sandbox import read_in_sandbox
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations
 from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
@@ -34,11 +35,12 @@ STAGES = ("read", "prepare", "segment", "judge", "write")
 
 @dataclass(frozen=True)
 class Options:
-    """What a request chooses: what is asked of an accepted mask, the ensemble's size, the seed."""
+    """What a request chooses: what an accepted mask must show, the ensemble's size, the seed, one of several series."""
 
     policy: Policy
     members: int
     seed: int
+    series_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def segment_scan(
     manifest, clock = version.manifest, _Clock(on_stage)
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
-        volume = read_scan(paths, limits=limits, workdir=workdir, volumes=manifest.preprocessing.volumes)
+        wanted = Wanted(options.series_uid, manifest.contract.modalities)
+        volume = read_in_sandbox(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
     with clock.stage("prepare"):
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):

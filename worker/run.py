@@ -64,6 +64,8 @@ class Runner:
             unpacked_bytes=self.settings.unpacked_bytes_max,
             files=self.settings.files_max,
             voxels=self.settings.voxels_max,
+            memory=self.settings.read_bytes_max,
+            seconds=self.settings.read_seconds_max,
         )
 
     @cached_property
@@ -107,6 +109,7 @@ class Runner:
                     policy=Policy(request.min_dice, request.alpha, request.rule),
                     members=request.members,
                     seed=request.seed,
+                    series_uid=request.series_uid,
                 ),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,

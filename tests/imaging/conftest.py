@@ -1,11 +1,16 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from nibabel.affines import apply_affine
+from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileDataset
 
@@ -45,6 +50,35 @@ def series(tmp_path: Path, wheel_file: Callable[[str], Path]) -> Callable[..., l
         return paths
 
     return make
+
+
+@pytest.fixture(scope="session")
+def dcmtk() -> Callable[..., None]:
+    """Run one of DCMTK's tools; without them skipped, and failed where CI=true."""
+    if shutil.which("dcmcjpeg") is None:
+        reason = "dcmcjpeg (Debian's dcmtk) is missing"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    def run(*command: str | Path) -> None:
+        subprocess.run([str(one) for one in command], check=True, capture_output=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def dcmqi_points() -> Callable[[Path, Path], list[NDArray[np.float64]]]:
+    """Each segment's voxels (n, 3) in mm RAS+ of a DICOM SEG, as dcmqi reads it by way of a folder."""
+
+    def read(path: Path, folder: Path) -> list[NDArray[np.float64]]:
+        tool = str(Path(sys.executable).with_name("segimage2itkimage"))
+        wanted = ["--outputDirectory", str(folder), "--outputType", "nii", "--prefix", "read"]
+        subprocess.run([tool, "--inputDICOM", str(path), *wanted], check=True, capture_output=True)
+        images = [Nifti1Image.from_filename(one) for one in sorted(folder.glob("read-*.nii.gz"))]
+        return [apply_affine(one.affine, np.argwhere(np.asarray(one.dataobj) > 0)) for one in images]
+
+    return read
 
 
 @pytest.fixture

@@ -13,33 +13,37 @@ from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import MPEG2MPML
 
-from imaging import dicom_file
-from imaging.dicom_file import ImageHeader, is_dicom, read_header, read_pixels
+from imaging import dicom_header, dicom_pixels
+from imaging.dicom_file import is_dicom
+from imaging.dicom_header import ImageHeader, NoImage, read_header
+from imaging.dicom_pixels import read_frames
 from imaging.errors import (
     CorruptFileError,
-    DicomdirUnsupportedError,
     EmptyFileError,
     ImagingError,
     TruncatedFileError,
     UndecodablePixelsError,
     UnsupportedPixelsError,
 )
+from imaging.limits import Limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 Series = Callable[..., list[Path]]
 Find = Callable[[str], Path]
+Dcmtk = Callable[..., None]
 NAME = b"Mueller^Anneliese"
 
 
 def header_of(path: Path) -> ImageHeader:
-    header = read_header(path)
-    assert header is not None
+    header = read_header(path, limits=Limits())
+    assert isinstance(header, ImageHeader)
     return header
 
 
 def pixels_of(path: Path) -> np.ndarray:
-    return read_pixels(header_of(path))
+    (values,) = read_frames(header_of(path))
+    return values
 
 
 def file(path: Path, data: bytes) -> Path:
@@ -65,24 +69,25 @@ class TestIsDicom:
 
 
 class TestReadHeader:
-    def test_a_file_of_another_kind_and_an_object_without_image_have_none(
+    def test_a_file_of_another_kind_and_an_object_without_image_say_what_they_are(
         self, tmp_path: Path, wheel_file: Find
     ) -> None:
-        assert read_header(file(tmp_path / "a", b"READ ME")) is None
-        assert read_header(wheel_file("rtplan.dcm")) is None
+        for path, kind in (
+            (file(tmp_path / "a", b"READ ME"), "not DICOM"),
+            (wheel_file("rtplan.dcm"), "RTPLAN"),
+            (wheel_file("liver_1frame.dcm"), "SEG"),
+            (wheel_file("DICOMDIR"), "DICOMDIR"),
+        ):
+            assert read_header(path, limits=Limits()) == NoImage(kind)
 
     def test_an_empty_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(EmptyFileError):
-            read_header(file(tmp_path / "a", b""))
-
-    def test_a_dicomdir_is_refused(self, wheel_file: Find) -> None:
-        with pytest.raises(DicomdirUnsupportedError):
-            read_header(wheel_file("DICOMDIR"))
+            read_header(file(tmp_path / "a", b""), limits=Limits())
 
     @pytest.mark.parametrize("cut", [140, 300, 400, 600, 900, 1200])
     def test_an_image_that_ends_inside_its_header_is_refused(self, tmp_path: Path, wheel_file: Find, cut: int) -> None:
         with pytest.raises(TruncatedFileError):
-            read_header(file(tmp_path / "a", wheel_file("MR_small.dcm").read_bytes()[:cut]))
+            header_of(file(tmp_path / "a", wheel_file("MR_small.dcm").read_bytes()[:cut]))
 
     @pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
     def test_a_data_set_without_preamble_is_read(
@@ -101,7 +106,7 @@ class TestReadHeader:
     def test_a_header_of_nothing_but_elements_takes_little_memory(
         self, tmp_path: Path, wheel_file: Find, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(dicom_file, "HEADER_BYTES", 100_000)
+        monkeypatch.setattr(dicom_header, "HEADER_BYTES", 100_000)
         data = wheel_file("MR_small.dcm").read_bytes()
         start = data.index(b"\x10\x00\x10\x00PN")
         filler = b"\x09\x00\x01\x10CS\x00\x00" * 250_000
@@ -109,7 +114,7 @@ class TestReadHeader:
         tracemalloc.start()
         try:
             with pytest.raises(CorruptFileError):
-                read_header(path)
+                header_of(path)
             assert tracemalloc.get_traced_memory()[1] < 400_000
         finally:
             tracemalloc.stop()
@@ -118,7 +123,7 @@ class TestReadHeader:
         data = wheel_file("MR_small.dcm").read_bytes()
         nested = b"\x09\x00\x01\x10SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 5000
         with pytest.raises(CorruptFileError):
-            read_header(file(tmp_path / "a", data[: data.index(b"\x10\x00\x10\x00PN")] + nested))
+            header_of(file(tmp_path / "a", data[: data.index(b"\x10\x00\x10\x00PN")] + nested))
 
 
 class TestReadPixels:
@@ -168,7 +173,7 @@ class TestReadPixels:
     ) -> None:
         path = series(lambda dataset, number: claiming(dataset, marker, layout, *edits), count=1, source=source)[0]
         decoded: list[object] = []
-        monkeypatch.setattr(FileDataset, "pixel_array", property(decoded.append))
+        monkeypatch.setattr(dicom_pixels, "get_decoder", decoded.append)
         with pytest.raises(UndecodablePixelsError, match="another size"):
             pixels_of(path)
         assert not decoded
@@ -183,13 +188,59 @@ class TestReadPixels:
             pixels_of(series(change, count=1)[0])
 
     def test_far_more_bytes_than_such_a_slice_can_have_are_refused(
+        self, series: Series, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def change(dataset: FileDataset, number: int) -> None:
+            dataset.PixelData = encapsulate([get_frame(dataset.PixelData, 0, number_of_frames=1) + bytes(200_000)])
+            dataset["PixelData"].is_undefined_length = True
+
+        monkeypatch.setattr(dicom_pixels, "HEADER_BYTES", 100_000)
+        with pytest.raises(CorruptFileError):
+            pixels_of(series(change, count=1, source="MR_small_jpeg_ls_lossless.dcm")[0])
+
+    def test_what_comes_after_the_pixels_is_not_read(
         self, tmp_path: Path, wheel_file: Find, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(dicom_file, "HEADER_BYTES", 100_000)
-        trailer = b"\xfc\xff\xfc\xffOB\x00\x00\x00\x00\x00\x00" * 20_000
-        path = file(tmp_path / "a", wheel_file("MR_small.dcm").read_bytes() + trailer)
-        with pytest.raises(CorruptFileError):
-            pixels_of(path)
+        monkeypatch.setattr(dicom_pixels, "HEADER_BYTES", 0)
+        data = wheel_file("MR_small.dcm").read_bytes()
+        path = file(tmp_path / "a", data + b"\xfc\xff\xfc\xffOB\x00\x00\x00\x00\x00\x00" * 20_000)
+        np.testing.assert_array_equal(pixels_of(path), pixels_of(wheel_file("MR_small.dcm")))
+
+    @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm"])
+    @pytest.mark.parametrize("options", [["+e1"], ["+el", "+sv", "1"], ["+el", "+sv", "4"], ["+el", "+sv", "7"]])
+    def test_signed_pixels_of_16_bits_in_lossless_jpeg_are_exact(
+        self, tmp_path: Path, wheel_file: Find, dcmtk: Dcmtk, name: str, options: list[str]
+    ) -> None:
+        dcmtk("dcmcjpeg", *options, wheel_file(name), tmp_path / "packed")
+        np.testing.assert_array_equal(pixels_of(tmp_path / "packed"), pixels_of(wheel_file(name)))
+
+    @pytest.mark.parametrize("options", [["+ee"], ["+eb"]], ids=["12 bits", "8 bits"])
+    def test_lossy_jpeg_decodes_as_in_dcmtk(
+        self, tmp_path: Path, wheel_file: Find, dcmtk: Dcmtk, options: list[str]
+    ) -> None:
+        dcmtk("dcmcjpeg", *options, wheel_file("MR_small.dcm"), tmp_path / "packed")
+        dcmtk("dcmdjpeg", tmp_path / "packed", tmp_path / "plain")
+        np.testing.assert_array_equal(pixels_of(tmp_path / "packed"), pixels_of(tmp_path / "plain"))
+
+    @pytest.mark.parametrize("cut", [2, 100, 1000, 4000])
+    def test_a_jpeg_stream_that_is_cut_off_is_refused(
+        self, tmp_path: Path, wheel_file: Find, dcmtk: Dcmtk, cut: int
+    ) -> None:
+        dcmtk("dcmcjpeg", "+e1", wheel_file("MR_small.dcm"), tmp_path / "packed")
+        dataset = pydicom.dcmread(tmp_path / "packed")
+        dataset.PixelData = encapsulate([get_frame(dataset.PixelData, 0, number_of_frames=1)[: -2 - cut]])
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(tmp_path / "cut")
+        with pytest.raises(UndecodablePixelsError):
+            pixels_of(tmp_path / "cut")
+
+    def test_a_depth_that_is_not_the_headers_is_refused(self, tmp_path: Path, wheel_file: Find, dcmtk: Dcmtk) -> None:
+        dcmtk("dcmcjpeg", "+eb", wheel_file("MR_small.dcm"), tmp_path / "packed")
+        dataset = pydicom.dcmread(tmp_path / "packed")
+        dataset.BitsAllocated = dataset.BitsStored = 16
+        dataset.save_as(tmp_path / "lying")
+        with pytest.raises(UndecodablePixelsError, match="depth"):
+            pixels_of(tmp_path / "lying")
 
 
 class TestDamage:
@@ -211,9 +262,9 @@ class TestDamage:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 try:
-                    header = read_header(path)
-                    assert header is not None
-                    assert read_pixels(header).shape == (header.rows, header.columns)
+                    header = header_of(path)
+                    for values in read_frames(header):
+                        assert values.shape == (header.rows, header.columns)
                 except ImagingError as error:
                     refusals.append(error)
         assert len(refusals) > 50

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +8,6 @@ import numpy as np
 import pydicom
 import pytest
 from nibabel.affines import apply_affine
-from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from imaging.dicom_about import About, CodedSegment
@@ -30,6 +27,7 @@ ABOUT = About("a job", datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC), "hippocampus",
 OBLIQUE = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
 Series = Callable[..., list[Path]]
 IodErrors = Callable[[Path, str], list[str]]
+DcmqiPoints = Callable[[Path, Path], list[NDArray[np.float64]]]
 
 
 def read(files: Sequence[Path]) -> Volume:
@@ -59,33 +57,24 @@ def write(volume: Volume, folder: Path, about: About = ABOUT, labels: NDArray[np
     return path
 
 
-def by_dcmqi(path: Path, folder: Path) -> list[NDArray[np.float64]]:
-    """Each segment's voxels (n, 3) in mm RAS+, as dcmqi reads them."""
-    tool = str(Path(sys.executable).with_name("segimage2itkimage"))
-    wanted = ["--outputDirectory", str(folder), "--outputType", "nii", "--prefix", "read"]
-    subprocess.run([tool, "--inputDICOM", str(path), *wanted], check=True, capture_output=True)
-    images = [Nifti1Image.from_filename(one) for one in sorted(folder.glob("read-*.nii.gz"))]
-    return [apply_affine(one.affine, np.argwhere(np.asarray(one.dataobj) > 0)) for one in images]
-
-
 REAL = ("hippocampus_crop_1", "prostate_t2_1", "prostate_t2_coronal", "prostate_t2_sagittal", "whole_brain_t1post")
 
 
 class TestGeometry:
     @pytest.mark.parametrize("name", REAL)
     def test_another_reader_finds_the_mask_in_the_same_place(
-        self, shared_data: Path, tmp_path: Path, name: str
+        self, shared_data: Path, tmp_path: Path, name: str, dcmqi_points: DcmqiPoints
     ) -> None:
         volume = read([one for one in (shared_data / "dicom" / name).rglob("*") if one.is_file()])
-        self.check(volume, tmp_path)
+        self.check(volume, tmp_path, dcmqi_points)
 
-    def test_oblique_slices_sent_in_any_order(self, series: Series, tmp_path: Path) -> None:
+    def test_oblique_slices_sent_in_any_order(self, series: Series, tmp_path: Path, dcmqi_points: DcmqiPoints) -> None:
         files = series(tilted, count=7)
-        self.check(read([files[index] for index in (3, 0, 6, 2, 5, 1, 4)]), tmp_path)
+        self.check(read([files[index] for index in (3, 0, 6, 2, 5, 1, 4)]), tmp_path, dcmqi_points)
 
-    def check(self, volume: Volume, folder: Path) -> None:
+    def check(self, volume: Volume, folder: Path, dcmqi_points: DcmqiPoints) -> None:
         labels = mask_for(volume)
-        found = by_dcmqi(write(volume, folder), folder)
+        found = dcmqi_points(write(volume, folder), folder)
         assert len(found) == len(SEGMENTS)
         for segment, points in zip(SEGMENTS, found, strict=True):
             voxels = np.rint(apply_affine(np.linalg.inv(volume.affine), points))

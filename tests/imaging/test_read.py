@@ -18,6 +18,7 @@ from imaging.errors import (
 from imaging.limits import Limits
 from imaging.nifti import write_nifti
 from imaging.read import is_nifti, read_scan
+from imaging.request import Request
 from imaging.volume import Volume
 
 ARRAY = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
@@ -32,7 +33,7 @@ def nifti(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, *paths: Path, limits: Limits | None = None) -> Volume:
-    return read_scan(paths, limits=limits or Limits(), workdir=folder)
+    return read_scan(Request(paths, folder, limits or Limits()))
 
 
 def file(path: Path, data: bytes) -> Path:

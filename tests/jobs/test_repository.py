@@ -47,11 +47,12 @@ class TestCreate:
         self, repository: JobRepository, engine: Engine, submit: Callable[[], str], wanted: JobRequest
     ) -> None:
         job_id = submit()
-        old = wanted.model_dump(mode="json", exclude={"alpha", "rule"})
+        old = wanted.model_dump(mode="json", exclude={"alpha", "rule", "series_uid"})
         with engine.begin() as connection:
             connection.execute(update(Job).values(request=type_coerce(old, JSON)))
         request = found(repository, job_id).request
         assert (request.alpha, request.rule, request.model) == (0.05, "conformal", "hippocampus")
+        assert request.series_uid is None
 
     def test_an_unknown_job_is_none(self, repository: JobRepository) -> None:
         assert repository.get("f" * 32) is None

@@ -43,12 +43,13 @@ class TestAccepted:
 
     def test_what_the_client_chose_is_kept(self, service: Any) -> None:
         verdict = {"min_dice": "0.9", "alpha": "0.01", "rule": "nqm"}
-        chosen = {**FIELDS, **verdict, "version": "1.0.0", "members": "4", "seed": "7"}
+        chosen = {**FIELDS, **verdict, "version": "1.0.0", "members": "4", "seed": "7", "series_uid": "1.2.3"}
         job = service.client.post("/segment", files={"scan": b"scan"}, data=chosen).json()
         assert (job["version"], job["members"], job["seed"]) == ("1.0.0", 4, 7)
         assert (job["min_dice"], job["alpha"], job["rule"]) == (0.9, 0.01, "nqm")
         request = service.gateway.repository.get(job["id"]).request
         assert (request.min_dice, request.alpha, request.rule) == (0.9, 0.01, "nqm")
+        assert request.series_uid == job["series_uid"] == "1.2.3"
 
     def test_an_alias_is_pinned_to_its_version(self, service: Any) -> None:
         job = service.client.post("/segment", files={"scan": b"x"}, data={**FIELDS, "version": "production"}).json()
