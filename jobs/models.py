@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import JSON, Boolean, Dialect, Enum, Float, Index, Integer, String, Text, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from imaging.roi import Roi
 from jobs.state import TERMINAL, JobState
 from nca.gate import Rule
 
 SEED_MAX = 2**63 - 1
 """Largest seed; it fits a signed 64-bit integer everywhere."""
+
+
+RoiText = Annotated[str, AfterValidator(lambda text: str(Roi.parse(text)))]
+"""A region of interest as it is written (`imaging.roi`), checked, always in the same way."""
 
 
 class JobRequest(BaseModel):
@@ -28,6 +33,7 @@ class JobRequest(BaseModel):
     rule: Rule = Field("conformal", description="What an accepted mask must show.")
     members: int = Field(ge=1, description="Size of the ensemble.")
     seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
+    roi: RoiText | None = Field(None, description="Region of interest; None: the whole scan.")
 
 
 class _RequestColumn(TypeDecorator[JobRequest]):

@@ -82,6 +82,9 @@ def segment(
     version: Annotated[str | None, typer.Option(help="Version or alias; default: production.")] = None,
     members: Annotated[int, typer.Option(min=1, help="Size of the ensemble.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fire masks.")] = 0,
+    roi: Annotated[
+        str | None, typer.Option(help="Region of interest, SPACE:x0,y0,z0:x1,y1,z1 (ras, lps, centre or voxel).")
+    ] = None,
     min_dice: Annotated[
         float | None, typer.Option(help="Dice a mask must be predicted to reach (default: the version's).")
     ] = None,
@@ -100,7 +103,9 @@ def segment(
 
     settings = _settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
     with _told():
-        batch = segmenting.Batch.open(settings, model=model, version=version, members=members, seed=seed, out=out)
+        batch = segmenting.Batch.open(
+            settings, model=model, version=version, members=members, seed=seed, roi=roi, out=out
+        )
         records = batch.run(scans)
     if json is not None:
         segmenting.write_records(records, json)

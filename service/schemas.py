@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jobs.models import SEED_MAX, Job
+from jobs.models import SEED_MAX, Job, RoiText
 from jobs.state import JobState
 from nca.gate import Rule
 
@@ -45,6 +45,12 @@ class SegmentForm(BaseModel):
         ge=0,
         le=SEED_MAX,
         description="Seed of the fire masks: the same scan, version and seed, the same mask.",
+    )
+    roi: RoiText | None = Field(
+        None,
+        description="Region of interest, `SPACE:x0,y0,z0:x1,y1,z1` with SPACE one of `ras`, `lps`, `centre` (mm) and "
+        "`voxel`: only this part of the scan is segmented; default: all of it.",
+        examples=["ras:-45,-47,-31:-9,3,9"],
     )
 
 
@@ -100,6 +106,7 @@ class JobView(BaseModel):
                     "rule": "conformal",
                     "members": 10,
                     "seed": 0,
+                    "roi": None,
                     "error": None,
                     "links": {
                         "self": f"/jobs/{_EXAMPLE_ID}",
@@ -126,6 +133,7 @@ class JobView(BaseModel):
     rule: Rule
     members: int
     seed: int
+    roi: str | None = None
     error: JobError | None = None
     links: Links
     verdict: Literal["accept", "flag"] | None = None

@@ -163,6 +163,7 @@ def _resolve(gateway: Gateway, form: SegmentForm) -> JobRequest:
         rule=policy.rule,
         members=members,
         seed=form.seed,
+        roi=form.roi,
     )
 
 

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
+from imaging.roi import Roi
 from jobs.blobs import Blobs
 from jobs.database import open_database
 from jobs.errors import JobGoneError
@@ -107,6 +108,7 @@ class Runner:
                     policy=Policy(request.min_dice, request.alpha, request.rule),
                     members=request.members,
                     seed=request.seed,
+                    roi=None if request.roi is None else Roi.parse(request.roi),
                 ),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,

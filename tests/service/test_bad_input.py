@@ -80,6 +80,7 @@ class TestForm:
             ("alpha", "0"), ("alpha", "1"), ("alpha", "nan"), ("alpha", "5%"), ("rule", "coin"), ("rule", ""),
             ("members", "0"), ("members", "51"), ("members", "2.5"),
             ("seed", "-1"), ("seed", str(2**63)), ("seed", "1" * 300), ("model", ""),
+            ("roi", ""), ("roi", "1,2,3:4,5,6"), ("roi", "ras:1,2,3:4,5,nan"), ("roi", "voxel:4,4,4:2,2,2"),
         ],
     )  # fmt: skip
     def test_a_parameter_out_of_range_is_named(self, service: Any, field: str, value: str) -> None:
