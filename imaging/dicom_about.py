@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,31 @@ class About:
             equipment.ContributionDateTime = DT(self.created)
 
 
+@dataclass(frozen=True)
+class MadeObject:
+    """Identifiers of an object that was written."""
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    modality: str
+
+
+def save(made: Dataset, path: Path) -> MadeObject:
+    """Write an object, and beside it, as ``.json``, its attributes without pixels (DICOM part 18, F.2)."""
+    made.save_as(path, enforce_file_format=True)
+    attributes = {f"{one.tag:08X}": one.to_json_dict(None, 0) for one in made if one.keyword != "PixelData"}
+    path.with_suffix(".json").write_text(json.dumps(attributes, default=str))  # dates are objects
+    return MadeObject(
+        study_uid=str(made.StudyInstanceUID),
+        series_uid=str(made.SeriesInstanceUID),
+        sop_instance_uid=str(made.SOPInstanceUID),
+        sop_class_uid=str(made.SOPClassUID),
+        modality=str(made.Modality),
+    )
+
+
 @contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
     """Turn whatever odd images lead to within into an `UnwritableError` without a word of theirs, and leave no file.
@@ -81,9 +107,14 @@ def writing(path: Path, what: str) -> Iterator[None]:
             warnings.simplefilter("ignore")  # of values in the images that DICOM does not allow, quoted
             yield
     except OSError:
-        path.unlink(missing_ok=True)
+        _remove(path)
         raise
     except Exception:  # pydicom and highdicom raise whatever the images led them to; their messages quote them
-        path.unlink(missing_ok=True)
+        _remove(path)
         detail = f"the images lack what a DICOM {what} has to repeat, or hold it in another form"
         raise UnwritableError(detail) from None
+
+
+def _remove(path: Path) -> None:
+    for one in (path, path.with_suffix(".json")):
+        one.unlink(missing_ok=True)

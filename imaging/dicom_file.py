@@ -197,23 +197,32 @@ def read_header(path: Path) -> ImageHeader | None:
         raise CorruptFileError("the header of a DICOM file is damaged") from None
 
 
+def read_tags(path: Path, tags: list[str]) -> Dataset:
+    """These elements of a header, within the budget of one.
+
+    Raises:
+        CorruptFileError: the header cannot be read.
+    """
+    try:
+        with _quietly():
+            return _dataset(path, tags, limit=HEADER_BYTES, pixels=False)
+    except ImagingError:
+        raise
+    except Exception:  # as in read_header
+        raise CorruptFileError("the header of a DICOM file is damaged") from None
+
+
 def read_reference(path: Path) -> Dataset:
     """What an object that is derived from an image repeats of it: patient, study, geometry, identifiers.
 
     Raises:
         CorruptFileError: its header cannot be read.
     """
-    try:
-        with _quietly():
-            dataset = _dataset(path, REFERENCE_TAGS, limit=HEADER_BYTES, pixels=False)
-            for keyword in MAY_BE_EMPTY:
-                if keyword not in dataset:
-                    setattr(dataset, keyword, None)
-            return dataset
-    except ImagingError:
-        raise
-    except Exception:  # as in read_header
-        raise CorruptFileError("the header of a DICOM file is damaged") from None
+    dataset = read_tags(path, REFERENCE_TAGS)
+    for keyword in MAY_BE_EMPTY:
+        if keyword not in dataset:
+            setattr(dataset, keyword, None)
+    return dataset
 
 
 def read_pixels(header: ImageHeader) -> NDArray[np.float32]:

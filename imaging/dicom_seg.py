@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment, writing
+from imaging.dicom_about import MAKER, MARKS, TITLE_CHARACTERS, About, CodedSegment, MadeObject, save, writing
 from imaging.dicom_file import read_reference
 from imaging.errors import UnwritableError
 
@@ -23,7 +23,7 @@ SERIES_NUMBER = 9001
 
 def write_segmentation(
     path: Path, labels: NDArray[np.uint8], *, source: Sequence[Path], segments: Sequence[CodedSegment], about: About
-) -> None:
+) -> MadeObject:
     """Write ``labels`` (x, y, z) as a BINARY segmentation of the images in ``source``.
 
     ``source`` are the series' files, one a slice, in the order of z; x runs along their rows, y down their columns,
@@ -37,7 +37,7 @@ def write_segmentation(
         raise UnwritableError("the mask is empty, and a DICOM SEG has at least one frame")
     with writing(path, "SEG"):
         images = [read_reference(one) for one in source]
-        _segmentation(_numbered(labels, segments), images, segments, about).save_as(path, enforce_file_format=True)
+        return save(_segmentation(_numbered(labels, segments), images, segments, about), path)
 
 
 def _numbered(labels: NDArray[np.uint8], segments: Sequence[CodedSegment]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from imaging.dicom_about import MAKER, TITLE_CHARACTERS, About, CodedSegment, writing
+from imaging.dicom_about import MAKER, TITLE_CHARACTERS, About, CodedSegment, MadeObject, save, writing
 from imaging.dicom_file import read_reference
 
 Group = hd.sr.MeasurementsAndQualitativeEvaluations | hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -60,7 +60,7 @@ class Finding:
 
 def write_report(
     path: Path, findings: Sequence[Finding], *, source: Sequence[Path], segmentation: Path | None, about: About
-) -> None:
+) -> MadeObject:
     """Write the findings on the series in ``source``; ``segmentation`` is the DICOM SEG that they speak of, if any.
 
     Raises:
@@ -69,7 +69,7 @@ def write_report(
     with writing(path, "SR"):
         images = [read_reference(one) for one in source]
         seg = None if segmentation is None else dcmread(segmentation)
-        _report(findings, images, seg, about).save_as(path, enforce_file_format=True)
+        return save(_report(findings, images, seg, about), path)
 
 
 def _report(

@@ -36,3 +36,9 @@ class JobGoneError(JobsError):
     """The job was erased while something was being written for it."""
 
     code = "job_gone"
+
+
+class UnsuitableWishError(JobsError):
+    """A request that this deployment does not allow."""
+
+    code = "invalid_parameter"

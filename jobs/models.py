@@ -1,16 +1,17 @@
-"""The tables: jobs, and the running totals of what became of them."""
+"""The tables: jobs, where they come from, what they made, where that goes, and the totals of what became of them."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import JSON, Boolean, Dialect, Enum, Float, Index, Integer, String, Text, false
+from sqlalchemy import JSON, Boolean, Dialect, Enum, Float, ForeignKey, Index, Integer, String, Text, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from imaging.roi import Roi
-from jobs.state import TERMINAL, JobState
+from jobs.state import TERMINAL, DeliveryState, JobState, SeriesState
 from nca.gate import Rule
 
 SEED_MAX = 2**63 - 1
@@ -34,6 +35,7 @@ class JobRequest(BaseModel):
     members: int = Field(ge=1, description="Size of the ensemble.")
     seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
     roi: RoiText | None = Field(None, description="Region of interest; None: the whole scan.")
+    destinations: tuple[str, ...] = Field((), description="Names of the archives that get the result.")
 
 
 class _RequestColumn(TypeDecorator[JobRequest]):
@@ -49,7 +51,12 @@ class _RequestColumn(TypeDecorator[JobRequest]):
         return None if value is None else JobRequest.model_validate(value)
 
 
-_STATE = Enum(JobState, native_enum=False, length=16, values_callable=lambda states: [one.value for one in states])
+def _states(kind: type[StrEnum]) -> Enum:
+    return Enum(kind, native_enum=False, length=16, values_callable=lambda states: [one.value for one in states])
+
+
+def _job() -> ForeignKey:
+    return ForeignKey("jobs.id", ondelete="CASCADE")
 
 
 class Base(DeclarativeBase):
@@ -69,7 +76,7 @@ class Job(Base):
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    state: Mapped[JobState] = mapped_column(_STATE)
+    state: Mapped[JobState] = mapped_column(_states(JobState))
     created_at: Mapped[float] = mapped_column(Float(53))
     queued_at: Mapped[float] = mapped_column(Float(53))
     enqueued_at: Mapped[float | None] = mapped_column(Float(53))
@@ -89,6 +96,54 @@ class Job(Base):
     def finished(self) -> bool:
         """Whether the state is final."""
         return self.state in TERMINAL
+
+
+class DicomObject(Base):
+    """A DICOM object that a job made: identifiers only; ``artefact`` names its file in the result."""
+
+    __tablename__ = "dicom_objects"
+
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(_job(), index=True)
+    study_uid: Mapped[str] = mapped_column(String(64), index=True)
+    series_uid: Mapped[str] = mapped_column(String(64), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str] = mapped_column(String(16))
+    artefact: Mapped[str] = mapped_column(String(32))
+
+
+class Delivery(Base):
+    """A result on its way to an archive. ``due_at`` is when it is tried next, None once the state is final."""
+
+    __tablename__ = "deliveries"
+
+    job_id: Mapped[str] = mapped_column(_job(), primary_key=True)
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[DeliveryState] = mapped_column(_states(DeliveryState))
+    due_at: Mapped[float | None] = mapped_column(Float(53), index=True)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    finished_at: Mapped[float | None] = mapped_column(Float(53))
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class Series(Base):
+    """A DICOM series that was sent here. ``due_at`` is when it counts as complete, None once that was acted on.
+
+    ``id`` is made of sender and series; ``job_id`` is the last job made of it, which may be erased by now.
+    """
+
+    __tablename__ = "series"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    sender: Mapped[str] = mapped_column(String(64))
+    study_uid: Mapped[str] = mapped_column(String(64))
+    series_uid: Mapped[str] = mapped_column(String(64))
+    state: Mapped[SeriesState] = mapped_column(_states(SeriesState))
+    received_at: Mapped[float] = mapped_column(Float(53), index=True)
+    due_at: Mapped[float | None] = mapped_column(Float(53), index=True)
+    route: Mapped[str | None] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    detail: Mapped[str | None] = mapped_column(Text)
 
 
 class Tally(Base):

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from jobs import tally
+from jobs.archive import add_objects
 from jobs.database import writing
 from jobs.errors import ATTEMPTS_EXHAUSTED, InvalidCursorError
 from jobs.models import Job, JobRequest
@@ -62,6 +63,11 @@ class JobRepository:
         self._engine = engine
         self._writer = writing(engine)
         self._clock = clock
+
+    @property
+    def engine(self) -> Engine:
+        """The database, for the tables beside the jobs."""
+        return self._engine
 
     # --- reading
 
@@ -203,10 +209,16 @@ class JobRepository:
             )
             return beat.rowcount == 1
 
-    def succeed(self, job_id: str, attempt: int, result: Mapping[str, Any]) -> bool:
-        """End the job with its result record (finite numbers); False where it is no longer this attempt's."""
+    def succeed(
+        self, job_id: str, attempt: int, result: Mapping[str, Any], *, objects: Sequence[Mapping[str, str]] = ()
+    ) -> bool:
+        """End the job with its result record (finite numbers); False where it is no longer this attempt's.
+
+        ``objects`` are rows of `DicomObject` without their job. Where there are any, the request's destinations get
+        their deliveries, so that a result is on its way as soon as it exists.
+        """
         end = {"state": JobState.SUCCEEDED, "result": dict(result), "progress": 1.0, "stage": ""}
-        return self._end(job_id, attempt, end, tally.succeeded(result))
+        return self._end(job_id, attempt, end, tally.succeeded(result), objects=objects)
 
     def fail(self, job_id: str, attempt: int, code: str, detail: str) -> bool:
         """End the job with a stable code and a sentence; False where it is no longer this attempt's."""
@@ -258,12 +270,23 @@ class JobRepository:
             seen.count("jobs_total", JobState.FAILED, times=len(exhausted)).write(connection)
         return TakenBack(requeued=requeued, exhausted=exhausted, cancelled=cancelled)
 
-    def _end(self, job_id: str, attempt: int, values: dict[str, Any], seen: tally.Observations) -> bool:
+    def _end(
+        self,
+        job_id: str,
+        attempt: int,
+        values: dict[str, Any],
+        seen: tally.Observations,
+        *,
+        objects: Sequence[Mapping[str, str]] = (),
+    ) -> bool:
         now = self._clock()
         with self._writer.begin() as connection:
-            change = _held(job_id, attempt).values(finished_at=now, lease_until=None, **values)
-            if connection.execute(change).rowcount != 1:
+            change = _held(job_id, attempt).values(finished_at=now, lease_until=None, **values).returning(Job.request)
+            request: JobRequest | None = connection.scalar(change)
+            if request is None:
                 return False
+            if objects:
+                add_objects(connection, job_id, objects, destinations=request.destinations, now=now)
             seen.write(connection)
             if values["state"] is JobState.SUCCEEDED:
                 tally.stamp_success(connection, now)

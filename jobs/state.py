@@ -1,4 +1,4 @@
-"""The states of a job and the moves between them."""
+"""The states of a job and the moves between them; those of what comes from archives, and of what goes back."""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 """Every move the repository makes, and no other."""
+
+
+class SeriesState(StrEnum):
+    """What became of a DICOM series that was sent here."""
+
+    COLLECTING = "collecting"
+    SUBMITTED = "submitted"
+    UNROUTED = "unrouted"  # no route wants it
+    REFUSED = "refused"  # a route wants it and no job could be made of it
+
+
+class DeliveryState(StrEnum):
+    """Where the delivery of a result stands; all but the first are final."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    WITHHELD = "withheld"  # flagged, and this archive gets accepted masks only
+    FAILED = "failed"

@@ -111,7 +111,7 @@ class Batch:
             tempfile.TemporaryDirectory(prefix="ncagate-") as workdir,
             tempfile.TemporaryDirectory(prefix=".ncagate-", dir=self.out) as staged,
         ):
-            record = segment_scan(
+            outcome = segment_scan(
                 [scan],
                 self.version,
                 engine=self.engine,
@@ -123,9 +123,10 @@ class Batch:
                 names=names,
                 on_stage=on_stage,
             )
-            for file in Path(staged).iterdir():
-                file.replace(self.out / file.name)
-        return record
+            for file in map(Path(staged).joinpath, astuple(names)):
+                if file.exists():
+                    file.replace(self.out / file.name)
+        return outcome.record
 
 
 def _refused(scan: Path, *, code: str, detail: str) -> dict[str, Any]:

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
         None, description="Celery's broker; `ncagate serve` starts a private one where unset."
     )
     store: Path | None = Field(None, description="Writable model store; default: `models` in the data folder.")
+    pacs: Path | None = Field(
+        None, description="File (TOML) of the routes that series take, and of the archives that get results."
+    )
     host: str = Field("127.0.0.1", description="Address the gateway binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port the gateway binds to; 0 picks a free one.")
 

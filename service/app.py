@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from jobs.database import upgrade
 from ncagate.settings import Settings
-from service import health, jobs, models, openapi, problems, segment
+from service import archive, health, jobs, models, openapi, problems, segment, series, stow
 from service.gateway import Gateway
 from service.limits import BodyLimit
 from service.telemetry import Telemetry
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.gateway = gateway
     app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max)
     app.add_middleware(Telemetry, metrics=gateway.metrics)
-    for room in (segment, jobs, models, health):
+    for room in (segment, jobs, stow, archive, series, models, health):
         app.include_router(room.router)
     problems.install(app)
     openapi.install(app)

@@ -11,6 +11,7 @@ from celery import Celery
 from fastapi import Depends
 from starlette.requests import Request
 
+from jobs.archive import DeliveryRepository, ObjectRepository
 from jobs.blobs import Blobs
 from jobs.database import open_database
 from jobs.models import Job
@@ -19,6 +20,8 @@ from jobs.reconcile import Reconciled, deliver, reconcile
 from jobs.repository import JobRepository
 from model_store.registry import Registry
 from ncagate.settings import Settings
+from pacs.collect import Collection, open_collection
+from pacs.config import load_pacs
 from service.errors import Problem
 from service.metrics import Metrics
 
@@ -35,6 +38,9 @@ class Gateway:
     registry: Registry
     celery: Celery
     metrics: Metrics
+    collection: Collection
+    objects: ObjectRepository
+    deliveries: DeliveryRepository
 
     @classmethod
     def open(cls, settings: Settings) -> Gateway:
@@ -48,6 +54,9 @@ class Gateway:
             registry=registry,
             celery=make_celery(settings),
             metrics=Metrics(repository, registry),
+            collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
+            objects=ObjectRepository(repository.engine),
+            deliveries=DeliveryRepository(repository.engine),
         )
 
     def send(self, job_id: str) -> bool:
@@ -59,7 +68,8 @@ class Gateway:
             return False
 
     def reconcile(self) -> Reconciled:
-        """One round of `jobs.reconcile.reconcile`."""
+        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`."""
+        self.collection.submit_complete(self.send)
         return reconcile(
             self.repository,
             partial(enqueue, self.celery),
@@ -68,7 +78,8 @@ class Gateway:
         )
 
     def sweep(self) -> int:
-        """Remove files that no row and no living process owns."""
+        """Remove files that no row and no living process owns, and series that came long ago."""
+        self.collection.sweep()
         return self.blobs.sweep(lambda job_id: self.repository.get(job_id) is not None)
 
     def job(self, job_id: str) -> Job:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Header, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from jobs.models import Job
 from jobs.repository import PAGE_MAX, JobRepository, cursor
 from jobs.state import JobState
 from service.artefacts import FILES, POLL_S, REPORT, SEGMENTATION, artefact, check_succeeded, verdict
@@ -67,7 +68,7 @@ def show_job(job_id: str, gateway: TheGateway) -> Response:
     """State, progress and place in the queue; once it has succeeded, the verdict and its figures."""
     job = gateway.job(job_id)
     headers = {} if job.finished else {"Retry-After": str(POLL_S)}
-    return JSONResponse(job_json(job, position=gateway.repository.position(job_id)), headers=headers)
+    return JSONResponse(_shown(gateway, job), headers=headers)
 
 
 @router.get(
@@ -108,7 +109,7 @@ def report(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Heade
     job = gateway.job(job_id)
     if choose(accept, REPORTS) is Offer.JSON:
         check_succeeded(job)
-        response: Response = JSONResponse(job_json(job), headers=verdict(job))
+        response: Response = JSONResponse(_shown(gateway, job), headers=verdict(job))
     else:
         response = artefact(gateway.blobs, job, REPORT)
     response.headers["Vary"] = "Accept"
@@ -169,10 +170,16 @@ def delete_job(job_id: str, gateway: TheGateway) -> Response:
     return JSONResponse(job_json(gateway.job(job_id)), 202)
 
 
+def _shown(gateway: Gateway, job: Job) -> dict[str, Any]:
+    position, deliveries = gateway.repository.position(job.id), gateway.deliveries.of_job(job.id)
+    return job_json(job, position=position, deliveries=deliveries)
+
+
 def _erase(gateway: Gateway, job_id: str) -> Response:
     if not gateway.repository.erase(job_id):
         gateway.job(job_id)  # another request was faster: 404
     gateway.blobs.erase(job_id)
+    gateway.collection.forget(job_id)
     return Response(status_code=204)
 
 

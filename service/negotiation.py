@@ -44,6 +44,12 @@ def choose(accept: str | None, offers: Sequence[Offer] = tuple(Offer)) -> Offer:
     return best
 
 
+def accepts(accept: str | None, *offers: str) -> bool:
+    """Whether the Accept header takes one of these media types; the parameters of a type are not looked at."""
+    ranges = _ranges(accept or "*/*")
+    return any(_quality(offer, ranges) > 0.0 for offer in offers)
+
+
 @dataclass(frozen=True)
 class Preference:
     """What Prefer asked for: an asynchronous answer, and for how many seconds to wait for a finished one."""
@@ -88,10 +94,10 @@ def _weight(values: Sequence[str]) -> float:
         return 0.0
 
 
-def _quality(offer: Offer, ranges: Sequence[tuple[str, float]]) -> float:
+def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
     """Weight of the most specific range that covers the offer."""
     family = offer.split("/")[0] + "/*"
-    for pattern in (offer.value, family, "*/*"):
+    for pattern in (str(offer), family, "*/*"):
         weights = [weight for media, weight in ranges if media == pattern]
         if weights:
             return max(weights)

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.errors import InvalidCursorError
+from jobs.errors import InvalidCursorError, UnsuitableWishError
 from model_store.errors import ModelStoreError
 from service.errors import PROBLEMS, Problem
 
@@ -82,6 +82,7 @@ def install(app: FastAPI) -> None:
     _handle(app, HTTPException, _from_http)
     _handle(app, RequestValidationError, _from_validation)
     _handle(app, InvalidCursorError, lambda error: Problem("invalid_parameter", f"before: {error}"))
+    _handle(app, UnsuitableWishError, lambda error: Problem(error.code, str(error)))
     _handle(app, ModelStoreError, _from_model_store)
     _handle(app, SQLAlchemyError, _from_database)
     _handle(app, OSError, _from_system)

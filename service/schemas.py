@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jobs.models import SEED_MAX, Job, RoiText
-from jobs.state import JobState
+from jobs.models import Delivery, Job
+from jobs.state import DeliveryState, JobState, SeriesState
 from nca.gate import Rule
 
 ARTEFACTS = ("mask", "report", "uncertainty", "preview")
-
-
-class SegmentForm(BaseModel):
-    """The plain fields of POST /segment."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    model: str = Field(description="Name of the model.", examples=["hippocampus"])
-    version: str | None = Field(
-        None, description="A version or an alias; default: the alias `production`, else the newest version."
-    )
-    min_dice: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Dice the mask must be predicted to reach to be accepted; default: the deployment's or version's.",
-    )
-    alpha: float | None = Field(
-        None, gt=0, lt=1, description="Largest share of failures among what is accepted; default: as of `min_dice`."
-    )
-    rule: Rule | None = Field(
-        None,
-        description="What an accepted mask must show: a predicted Dice with a stated risk (`conformal`, the default), "
-        "or an NQM below the paper's threshold (`nqm`).",
-    )
-    members: int | None = Field(
-        None, ge=1, description="Size of the ensemble; default: the one the version was calibrated with."
-    )
-    seed: int = Field(
-        0,
-        ge=0,
-        le=SEED_MAX,
-        description="Seed of the fire masks: the same scan, version and seed, the same mask.",
-    )
-    roi: RoiText | None = Field(
-        None,
-        description="Region of interest, `SPACE:x0,y0,z0:x1,y1,z1` with SPACE one of `ras`, `lps`, `centre` (mm) and "
-        "`voxel`: only this part of the scan is segmented; default: all of it.",
-        examples=["ras:-45,-47,-31:-9,3,9"],
-    )
 
 
 class JobError(BaseModel):
@@ -66,6 +27,16 @@ class ReasonView(BaseModel):
 
     code: str
     detail: str
+
+
+class DeliveryView(BaseModel):
+    """A result on its way to an archive."""
+
+    destination: str
+    state: DeliveryState
+    attempts: int
+    finished: AwareDatetime | None
+    error: str | None = Field(description="Why the last attempt failed, or why nothing was sent.")
 
 
 class Links(BaseModel):
@@ -107,6 +78,7 @@ class JobView(BaseModel):
                     "members": 10,
                     "seed": 0,
                     "roi": None,
+                    "destinations": [],
                     "error": None,
                     "links": {
                         "self": f"/jobs/{_EXAMPLE_ID}",
@@ -134,6 +106,7 @@ class JobView(BaseModel):
     members: int
     seed: int
     roi: str | None = None
+    destinations: list[str]
     error: JobError | None = None
     links: Links
     verdict: Literal["accept", "flag"] | None = None
@@ -150,6 +123,29 @@ class JobView(BaseModel):
     stage_seconds: dict[str, float] | None = None
     warnings: list[str] | None = None
     segments: list[dict[str, Any]] | None = None
+    deliveries: list[DeliveryView] | None = Field(None, description="Not in lists.")
+
+
+class SeriesView(BaseModel):
+    """A DICOM series that an archive has sent."""
+
+    id: str
+    sender: str = Field(description="Title of the application entity, or `dicomweb`.")
+    study_uid: str
+    series_uid: str
+    state: SeriesState = Field(
+        description="`collecting` until it is complete; then `submitted`, `unrouted` (no route wants it) or `refused`."
+    )
+    received: AwareDatetime = Field(description="When something of it came last.")
+    route: str | None
+    job: str | None = Field(description="The last job made of it.")
+    detail: str | None = Field(description="Why it was refused.")
+
+
+class SeriesList(BaseModel):
+    """Series, those that came last first."""
+
+    series: list[SeriesView]
 
 
 class JobList(BaseModel):
@@ -208,7 +204,7 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def job_json(job: Job, *, position: int | None = None) -> dict[str, Any]:
+def job_json(job: Job, *, position: int | None = None, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
     """The job as clients see it (`JobView`)."""
     home = f"/jobs/{job.id}"
     view = {
@@ -217,18 +213,31 @@ def job_json(job: Job, *, position: int | None = None) -> dict[str, Any]:
         "progress": job.progress,
         "stage": job.stage,
         "position": position,
-        "created": _time(job.created_at),
-        "started": _time(job.started_at),
-        "finished": _time(job.finished_at),
+        "created": time_json(job.created_at),
+        "started": time_json(job.started_at),
+        "finished": time_json(job.finished_at),
         "attempt": job.attempt,
         **job.request.model_dump(),
         "error": {"code": job.error_code, "detail": job.error_detail} if job.error_code else None,
         "links": {"self": home} | {name: f"{home}/{name}" for name in (*ARTEFACTS, "events")},
     }
+    if deliveries is not None:
+        view["deliveries"] = [_delivery_json(one) for one in deliveries]
     return view | (job.result or {})
 
 
-def _time(seconds: float | None) -> str | None:
+def _delivery_json(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "destination": delivery.destination,
+        "state": delivery.state.value,
+        "attempts": delivery.attempts,
+        "finished": time_json(delivery.finished_at),
+        "error": delivery.error,
+    }
+
+
+def time_json(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

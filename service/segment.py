@@ -13,13 +13,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.models import Job, JobRequest
+from jobs.models import Job
+from jobs.submission import submit
+from jobs.wish import Wish
 from service.artefacts import POLL_S, artefact
 from service.errors import Problem
 from service.gateway import Gateway, TheGateway
 from service.negotiation import FILES, Offer, choose, preference
 from service.problems import documented
-from service.schemas import JobView, SegmentForm, job_json
+from service.schemas import JobView, job_json
 from service.uploads import SCAN, receive_upload
 from service.watch import wait_finished
 
@@ -37,7 +39,7 @@ _HEADERS = {
 
 
 def _body_schema() -> dict[str, Any]:
-    form = SegmentForm.model_json_schema()
+    form = Wish.model_json_schema()
     files = {
         "type": "array",
         "items": _BINARY,
@@ -121,50 +123,18 @@ async def _accept(request: Request, gateway: Gateway) -> Job:
 
 
 def _submit(gateway: Gateway, fields: Mapping[str, str], folder: Path) -> Job:
-    """Files first, then the row, then the message: whatever fails, nothing is half there."""
-    wanted = _resolve(gateway, _form(fields))
-    job_id = uuid4().hex
-    try:
-        gateway.blobs.commit_input(folder, job_id)
-        job = gateway.repository.create(job_id, wanted)
-    except BaseException:
-        gateway.blobs.erase(job_id)
-        raise
-    gateway.send(job_id)
+    request = _form(fields).request(gateway.registry, gateway.settings)
+    job = submit(gateway.repository, gateway.blobs, uuid4().hex, staged=folder, request=request)
+    gateway.send(job.id)
     return job
 
 
-def _form(fields: Mapping[str, str]) -> SegmentForm:
+def _form(fields: Mapping[str, str]) -> Wish:
     try:
-        return SegmentForm.model_validate(fields)
+        return Wish.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         raise Problem("invalid_parameter", f"{first['loc'][0]}: {first['msg']}") from None
-
-
-def _resolve(gateway: Gateway, form: SegmentForm) -> JobRequest:
-    """Pin the version, fill in the defaults."""
-    manifest = gateway.registry.resolve(form.model, form.version)
-    gateway.registry.check(manifest)  # a damaged version is refused now, not by a worker later
-    members = form.members or manifest.calibration.members
-    if members > gateway.settings.members_max:
-        raise Problem("invalid_parameter", f"members: at most {gateway.settings.members_max}")
-    settings = gateway.settings
-    policy = manifest.calibration.policy(
-        min_dice=settings.min_dice if form.min_dice is None else form.min_dice,
-        alpha=settings.alpha if form.alpha is None else form.alpha,
-        rule=form.rule or settings.rule,
-    )
-    return JobRequest(
-        model=manifest.name,
-        version=manifest.version,
-        min_dice=policy.min_dice,
-        alpha=policy.alpha,
-        rule=policy.rule,
-        members=members,
-        seed=form.seed,
-        roi=form.roi,
-    )
 
 
 def _answer(gateway: Gateway, job: Job, offer: Offer, applied: Mapping[str, str]) -> Response:

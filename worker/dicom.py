@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,14 @@ class DicomNames:
     report: Path
 
 
+@dataclass(frozen=True)
+class DicomResult:
+    """What was written: the identifiers of each object with the artefact that it is, and what could not be, and why."""
+
+    objects: tuple[dict[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 def write_dicom(
     volume: Volume,
     labels: NDArray[np.uint8],
@@ -36,13 +44,13 @@ def write_dicom(
     manifest: Manifest,
     origin: Origin,
     names: DicomNames,
-) -> tuple[str, ...]:
+) -> DicomResult:
     """Write SEG and SR of a scan that came as DICOM; warnings say what could not be written, and why.
 
     ``labels`` is the mask (x, y, z) on the scan's own grid. Of a scan that came otherwise nothing is written.
     """
     if not volume.source:
-        return ()
+        return DicomResult()
     # imported late: highdicom takes a second, which a worker that sees only NIfTI need not spend
     from imaging.dicom_about import About
     from imaging.dicom_seg import write_segmentation
@@ -50,19 +58,21 @@ def write_dicom(
 
     verdict = worst_of(records).verdict
     about = About(origin.identity, origin.created, manifest.name, manifest.version, verdict)
-    segments, warnings = _segments(manifest), []
+    segments, warnings, objects = _segments(manifest), [], []
     segmentation: Path | None = names.segmentation
     try:
-        write_segmentation(names.segmentation, labels, source=volume.source, segments=segments, about=about)
+        made = write_segmentation(names.segmentation, labels, source=volume.source, segments=segments, about=about)
+        objects.append({**asdict(made), "artefact": "segmentation"})
     except UnwritableError as error:
         segmentation = None
         warnings.append(f"There is no DICOM SEG: {error}.")
     findings = [_finding(one, segments) for one in records]
     try:
-        write_report(names.report, findings, source=volume.source, segmentation=segmentation, about=about)
+        made = write_report(names.report, findings, source=volume.source, segmentation=segmentation, about=about)
+        objects.append({**asdict(made), "artefact": "report"})
     except UnwritableError as error:
         warnings.append(f"There is no DICOM SR: {error}.")
-    return tuple(warnings)
+    return DicomResult(tuple(objects), tuple(warnings))
 
 
 def _segments(manifest: Manifest) -> list[CodedSegment]:

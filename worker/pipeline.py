@@ -57,6 +57,14 @@ class OutputNames:
     report: str = "report.dcm"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What is said of the scan, and the identifiers of the DICOM objects that were made of it."""
+
+    record: Record
+    objects: tuple[dict[str, str], ...] = ()
+
+
 def segment_scan(
     paths: Sequence[Path],
     version: LoadedVersion,
@@ -69,7 +77,7 @@ def segment_scan(
     workdir: Path,
     names: OutputNames = OutputNames(),
     on_stage: StageCallback = lambda stage, done: None,
-) -> Record:
+) -> Outcome:
     """Segment the scan in ``paths``, write mask, uncertainty and preview into ``out``, and return the record.
 
     The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
@@ -103,10 +111,11 @@ def segment_scan(
         labels = region.paste(found)
         _write(whole, region, labels, results, records, manifest=manifest, out=out, names=names)
         objects = DicomNames(out / names.segmentation, out / names.report)
-        warnings = write_dicom(whole, labels, records, manifest=manifest, origin=origin, names=objects)
+        dicom = write_dicom(whole, labels, records, manifest=manifest, origin=origin, names=objects)
     cut_off = (CUT_OFF,) if region.cuts(found > 0) else ()
-    warnings = (*whole.warnings, *region.warnings, *cut_off, *warnings)
-    return _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
+    warnings = (*whole.warnings, *region.warnings, *cut_off, *dicom.warnings)
+    record = _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
+    return Outcome(record, dicom.objects)
 
 
 class _Clock:

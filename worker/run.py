@@ -100,7 +100,7 @@ class Runner:
             self.blobs.staging() as workdir,
             self.blobs.staging() as out,
         ):
-            record = segment_scan(
+            outcome = segment_scan(
                 self.blobs.input_files(job.id),
                 self.load(request.model, request.version),
                 engine=self.engine,
@@ -117,7 +117,8 @@ class Runner:
                 on_stage=heart.report,
             )
             self.blobs.commit_result(out, job.id, job.attempt)
-        if self.repository.succeed(job.id, job.attempt, record.to_json()):
+        record = outcome.record
+        if self.repository.succeed(job.id, job.attempt, record.to_json(), objects=outcome.objects):
             log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds)
 
     def _broke(self, job: Job) -> None:

@@ -15,7 +15,10 @@ from jobs.repository import JobRepository
 
 class TestUpgrade:
     def test_creates_the_tables(self, engine: Engine) -> None:
-        assert set(inspect(engine).get_table_names()) == {"jobs", "job_tallies", "alembic_version"}
+        assert set(inspect(engine).get_table_names()) == {
+            *Base.metadata.tables,
+            "alembic_version",
+        }
 
     def test_the_migrations_and_the_models_agree(self, engine: Engine) -> None:
         with engine.connect() as connection:

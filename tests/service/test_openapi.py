@@ -43,7 +43,7 @@ class TestDocument:
     def test_every_error_is_a_problem_with_an_example(self, document: dict[str, Any]) -> None:
         for name, operation in operations(document):
             for status, response in operation["responses"].items():
-                if int(status) >= 400:
+                if int(status) >= 400 and "application/dicom+json" not in response["content"]:  # STOW-RS has its own
                     examples = response["content"][MEDIA_TYPE]["examples"]
                     assert examples, f"{name} {status}"
                     assert all(ProblemBody.model_validate(one["value"]) for one in examples.values())

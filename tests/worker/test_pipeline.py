@@ -70,7 +70,7 @@ class Run:
             out=self.out,
             workdir=work,
             **rest,
-        )
+        ).record
 
 
 @pytest.fixture

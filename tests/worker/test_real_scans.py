@@ -46,7 +46,7 @@ def run(scan: Path, version: LoadedVersion, folder: Path) -> Record:
         limits=Limits(),
         out=folder / "out",
         workdir=folder / "work",
-    )
+    ).record
 
 
 class TestRealScans:

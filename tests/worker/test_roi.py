@@ -49,7 +49,7 @@ def segment(tmp_path: Path, version: LoadedVersion) -> Segment:
         out, work = (tmp_path / f"{name}{len(list(tmp_path.iterdir()))}" for name in ("out", "work"))
         out.mkdir()
         work.mkdir()
-        record = segment_scan(
+        outcome = segment_scan(
             paths,
             loaded,
             engine=get_engine("torch", threads=1),
@@ -59,7 +59,7 @@ def segment(tmp_path: Path, version: LoadedVersion) -> Segment:
             out=out,
             workdir=work,
         )
-        return record, {one.name: Nifti1Image.from_filename(one) for one in out.glob("*.nii.gz")}
+        return outcome.record, {one.name: Nifti1Image.from_filename(one) for one in out.glob("*.nii.gz")}
 
     return run
 

@@ -1,0 +1,19 @@
+"""Turning files and a request into a job: files first, then the row, so that whatever fails, nothing is half there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.blobs import Blobs
+from jobs.models import Job, JobRequest
+from jobs.repository import JobRepository
+
+
+def submit(repository: JobRepository, blobs: Blobs, job_id: str, *, staged: Path, request: JobRequest) -> Job:
+    """Make the staged folder the input of a new job, and the job queued; the broker still has to be told."""
+    try:
+        blobs.commit_input(staged, job_id)
+        return repository.create(job_id, request)
+    except BaseException:
+        blobs.erase(job_id)
+        raise

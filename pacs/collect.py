@@ -1,0 +1,155 @@
+"""Series on their way in: instances are kept as they come; once a series is complete, a job is made of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid5
+
+from imaging.errors import ImagingError
+from jobs.blobs import Blobs
+from jobs.errors import JobsError
+from jobs.models import JobRequest, Series
+from jobs.repository import JobRepository
+from jobs.state import SeriesState
+from jobs.submission import submit
+from model_store.errors import ModelStoreError
+from model_store.registry import Registry
+from ncagate.settings import Settings
+from pacs.config import PacsConfig
+from pacs.files import SeriesFiles, Stored, set_digest
+from pacs.routing import find_route
+from pacs.series import NAMESPACE, SeriesRepository, series_id
+
+if TYPE_CHECKING:
+    from imaging.dicom_identity import Identity
+
+LEASE_S = 60.0
+"""How long one process has for making a job of a series before another one tries."""
+KEPT_S = 86400.0
+"""For how long after its last instance a series is kept, so that late instances complete it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one object that was sent.
+
+    Attributes:
+        identity: None where it could not be read, with the reason in ``error``.
+        stored: None where it was not kept.
+        series: the identifier of its series here.
+    """
+
+    identity: Identity | None
+    stored: Stored | None = None
+    series: str | None = None
+    error: ImagingError | None = None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Everything between an instance's arrival and its job."""
+
+    settings: Settings
+    config: PacsConfig
+    jobs: JobRepository
+    blobs: Blobs
+    registry: Registry
+    series: SeriesRepository
+    files: SeriesFiles
+
+    def receive(self, staged: Sequence[Path], *, sender: str, study: str | None = None) -> list[Receipt]:
+        """Keep objects; when this returns each is durable, or its receipt says why it is not.
+
+        Of objects of another ``study``, where one is named, none is kept.
+        """
+        receipts = [self._keep(one, sender=sender, study=study) for one in staged]
+        kept = {one.series: one.identity for one in receipts if one.identity is not None and one.stored is not None}
+        for identity in kept.values():  # once they are there: who lists them before sees them at the next due time
+            self.series.received(identity, sender=sender, quiet_s=self.config.quiet_s)
+        return receipts
+
+    def submit_complete(self, send: Callable[[str], object]) -> int:
+        """Make jobs of the series that are complete, and ``send`` them; how many were looked at."""
+        claimed = self.series.claim_due(LEASE_S)
+        for one in claimed:
+            try:
+                self._submit(one, send)
+            except Exception:  # one series must not keep the others from being looked at; its lease runs out
+                log.exception("series %s: no job could be made of it; it is tried again", one.id)
+        return len(claimed)
+
+    def forget(self, job_id: str) -> None:
+        """Erase the series of a job that is being erased."""
+        for identifier in self.series.forget(self.series.of_job(job_id)):
+            self.files.erase(identifier)
+
+    def sweep(self) -> None:
+        """Erase series of which nothing has come for long; their jobs keep their own links to the files."""
+        for identifier in self.series.forget(self.series.stale(KEPT_S)):
+            self.files.erase(identifier)
+
+    def _keep(self, staged: Path, *, sender: str, study: str | None) -> Receipt:
+        try:
+            identity = _identity(staged)
+        except ImagingError as error:
+            return Receipt(None, error=error)
+        if study is not None and identity.study != study:
+            return Receipt(identity)
+        series = series_id(sender, identity.series)
+        return Receipt(identity, self.files.add(series, identity.instance, staged), series)
+
+    def _submit(self, series: Series, send: Callable[[str], object]) -> None:
+        files = self.files.instances(series.id)
+        route = find_route(self.config.route, _identity(files[0]), sender=series.sender) if files else None
+        if route is None:
+            if self.series.settle(series, SeriesState.UNROUTED, route=None):
+                self.files.discard(files)
+                log.info("series %s: %d instances, and no route wants them", series.id, len(files))
+            return
+        try:
+            request = route.wish().request(self.registry, self.settings, destinations=route.destinations)
+        except (ModelStoreError, JobsError) as error:
+            self.series.settle(series, SeriesState.REFUSED, route=route.name, detail=f"{error.code}: {error}")
+            log.warning("series %s: route %s leads nowhere: %s", series.id, route.name, error)
+            return
+        job_id = uuid5(NAMESPACE, f"{series.id} {set_digest(files)}").hex
+        new = self._make_job(job_id, files, request)
+        self.series.settle(series, SeriesState.SUBMITTED, route=route.name, job_id=job_id)
+        if new:
+            log.info("series %s: %d instances became job %s by route %s", series.id, len(files), job_id, route.name)
+            send(job_id)
+
+    def _make_job(self, job_id: str, files: list[Path], request: JobRequest) -> bool:
+        """Create the job; False where the same instances have become one before."""
+        if self.jobs.get(job_id) is not None:
+            return False
+        self.blobs.erase(job_id)  # what a crash may have left
+        with self.blobs.staging() as staged:
+            self.files.link_into(files, staged)
+            submit(self.jobs, self.blobs, job_id, staged=staged, request=request)
+        return True
+
+
+def _identity(file: Path) -> Identity:
+    from imaging.dicom_identity import read_identity  # late: most gateways never see DICOM, and pydicom takes a second
+
+    return read_identity(file)
+
+
+def open_collection(settings: Settings, *, config: PacsConfig, jobs: JobRepository, registry: Registry) -> Collection:
+    """The collection of this deployment."""
+    return Collection(
+        settings=settings,
+        config=config,
+        jobs=jobs,
+        blobs=Blobs(settings.blobs),
+        registry=registry,
+        series=SeriesRepository(jobs.engine),
+        files=SeriesFiles(settings.blobs),
+    )

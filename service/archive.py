@@ -1,0 +1,230 @@
+"""QIDO-RS and WADO-RS (DICOM part 18, 10.6 and 10.4) over the objects that jobs made: SEG and SR.
+
+The images themselves are not offered: they are the archive's, not ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from jobs.archive import PAGE_MAX
+from jobs.models import DicomObject, Job
+from service.artefacts import FILES
+from service.dicom_json import dicom_json, element
+from service.errors import Problem
+from service.gateway import Gateway, TheGateway
+from service.negotiation import accepts
+from service.problems import documented
+
+router = APIRouter(prefix="/dicomweb", tags=["dicomweb"])
+
+CHUNK_BYTES = 1 << 20
+FILTERS = {
+    "StudyInstanceUID": "study_uid",
+    "0020000D": "study_uid",
+    "SeriesInstanceUID": "series_uid",
+    "0020000E": "series_uid",
+    "SOPInstanceUID": "sop_instance_uid",
+    "00080018": "sop_instance_uid",
+    "SOPClassUID": "sop_class_uid",
+    "00080016": "sop_class_uid",
+    "Modality": "modality",
+    "00080060": "modality",
+}
+"""Attributes that a search may name, and the columns that hold them."""
+IGNORED = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
+STUDY = (
+    "00080020", "00080030", "00080050", "00080090", "00100010", "00100020", "00100030", "00100040", "0020000D",
+    "00200010", "00081030",
+)  # fmt: skip
+SERIES = (*STUDY, "00080060", "0008103E", "0020000E", "00200011")
+INSTANCE = (*SERIES, "00080016", "00080018", "00200013")
+"""Attributes that a search answers with at each level (DICOM part 18, 10.6.3)."""
+GROUP = {"study": ("study_uid",), "series": ("study_uid", "series_uid"), "instance": ("sop_instance_uid",)}
+ATTRIBUTES = {"study": STUDY, "series": SERIES, "instance": INSTANCE}
+
+Found = tuple[DicomObject, Job]
+_ERRORS = documented("invalid_parameter", "not_acceptable", "database_unavailable")
+_GONE = documented("object_not_found", "not_acceptable", "database_unavailable")
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Offset = Annotated[int, Query(ge=0)]
+
+
+@router.get("/studies", summary="Search studies", response_model=None, responses=_ERRORS)
+def search_studies(request: Request, gateway: TheGateway, limit: Limit = 100, offset: Offset = 0) -> Response:
+    """QIDO-RS: studies that hold results. Searches go by identifier, SOP class and modality."""
+    return _search(request, gateway, "study", {}, limit=limit, offset=offset)
+
+
+@router.get("/series", summary="Search series", response_model=None, responses=_ERRORS)
+def search_series(request: Request, gateway: TheGateway, limit: Limit = 100, offset: Offset = 0) -> Response:
+    """QIDO-RS: series of results."""
+    return _search(request, gateway, "series", {}, limit=limit, offset=offset)
+
+
+@router.get("/instances", summary="Search instances", response_model=None, responses=_ERRORS)
+def search_instances(request: Request, gateway: TheGateway, limit: Limit = 100, offset: Offset = 0) -> Response:
+    """QIDO-RS: results."""
+    return _search(request, gateway, "instance", {}, limit=limit, offset=offset)
+
+
+@router.get("/studies/{study}/series", summary="Series of a study", response_model=None, responses=_ERRORS)
+def series_of_study(
+    request: Request, gateway: TheGateway, study: str, limit: Limit = 100, offset: Offset = 0
+) -> Response:
+    """QIDO-RS: series of results in a study."""
+    return _search(request, gateway, "series", {"study_uid": study}, limit=limit, offset=offset)
+
+
+@router.get("/studies/{study}/instances", summary="Instances of a study", response_model=None, responses=_ERRORS)
+def instances_of_study(
+    request: Request, gateway: TheGateway, study: str, limit: Limit = 100, offset: Offset = 0
+) -> Response:
+    """QIDO-RS: results in a study."""
+    return _search(request, gateway, "instance", {"study_uid": study}, limit=limit, offset=offset)
+
+
+@router.get(
+    "/studies/{study}/series/{series}/instances",
+    summary="Instances of a series",
+    response_model=None,
+    responses=_ERRORS,
+)
+def instances_of_series(
+    request: Request, gateway: TheGateway, study: str, series: str, limit: Limit = 100, offset: Offset = 0
+) -> Response:
+    """QIDO-RS: results in a series."""
+    within = {"study_uid": study, "series_uid": series}
+    return _search(request, gateway, "instance", within, limit=limit, offset=offset)
+
+
+@router.get("/studies/{study}", summary="Retrieve a study's results", response_model=None, responses=_GONE)
+def study(gateway: TheGateway, study: str, accept: Annotated[str | None, Header()] = None) -> Response:
+    """WADO-RS: the results in a study, as multipart/related."""
+    return _retrieve(gateway, {"study_uid": study}, accept)
+
+
+@router.get("/studies/{study}/series/{series}", summary="Retrieve a series", response_model=None, responses=_GONE)
+def series(gateway: TheGateway, study: str, series: str, accept: Annotated[str | None, Header()] = None) -> Response:
+    """WADO-RS: the results in a series, as multipart/related."""
+    return _retrieve(gateway, {"study_uid": study, "series_uid": series}, accept)
+
+
+@router.get(
+    "/studies/{study}/series/{series}/instances/{instance}",
+    summary="Retrieve an instance",
+    response_model=None,
+    responses=_GONE,
+)
+def instance(
+    gateway: TheGateway, study: str, series: str, instance: str, accept: Annotated[str | None, Header()] = None
+) -> Response:
+    """WADO-RS: one result, as multipart/related."""
+    return _retrieve(gateway, {"study_uid": study, "series_uid": series, "sop_instance_uid": instance}, accept)
+
+
+@router.get("/studies/{study}/metadata", summary="Metadata of a study", response_model=None, responses=_GONE)
+def study_metadata(gateway: TheGateway, study: str) -> Response:
+    """WADO-RS: the results' attributes without their pixels."""
+    return _metadata(gateway, {"study_uid": study})
+
+
+@router.get(
+    "/studies/{study}/series/{series}/metadata", summary="Metadata of a series", response_model=None, responses=_GONE
+)
+def series_metadata(gateway: TheGateway, study: str, series: str) -> Response:
+    """WADO-RS: as of a study."""
+    return _metadata(gateway, {"study_uid": study, "series_uid": series})
+
+
+@router.get(
+    "/studies/{study}/series/{series}/instances/{instance}/metadata",
+    summary="Metadata of an instance",
+    response_model=None,
+    responses=_GONE,
+)
+def instance_metadata(gateway: TheGateway, study: str, series: str, instance: str) -> Response:
+    """WADO-RS: as of a study."""
+    return _metadata(gateway, {"study_uid": study, "series_uid": series, "sop_instance_uid": instance})
+
+
+def _search(
+    request: Request, gateway: Gateway, level: str, within: Mapping[str, str], *, limit: int, offset: int
+) -> Response:
+    values = dict(within)
+    for name, value in request.query_params.multi_items():
+        if name in FILTERS:
+            values[FILTERS[name]] = value
+        elif name not in IGNORED:  # a filter that is passed over would show other patients' results
+            raise Problem("invalid_parameter", f"searches go by {', '.join(one for one in FILTERS if one.isalpha())}")
+    groups: dict[tuple[str, ...], list[Found]] = {}
+    for found in gateway.objects.find(values):
+        groups.setdefault(tuple(getattr(found[0], column) for column in GROUP[level]), []).append(found)
+    chosen = [*groups.values()][offset : offset + limit]
+    answers = [_answer(gateway, level, group) for group in chosen]
+    return dicom_json([one for one in answers if one is not None])
+
+
+def _answer(gateway: Gateway, level: str, group: Sequence[Found]) -> dict[str, Any] | None:
+    attributes = _attributes(gateway, *group[0])
+    if attributes is None:
+        return None
+    answer = {tag: attributes[tag] for tag in ATTRIBUTES[level] if tag in attributes}
+    modalities = sorted({made.modality for made, _ in group})
+    if level == "study":
+        answer["00080061"] = element("CS", *modalities)
+        answer["00201206"] = element("IS", len({made.series_uid for made, _ in group}))
+        answer["00201208"] = element("IS", len(group))
+    if level == "series":
+        answer["00201209"] = element("IS", len(group))
+    return answer
+
+
+def _attributes(gateway: Gateway, made: DicomObject, job: Job) -> dict[str, Any] | None:
+    """The object's attributes, as the worker wrote them beside it; None where the files are gone."""
+    try:
+        attributes: dict[str, Any] = json.loads(_file(gateway, made, job).with_suffix(".json").read_bytes())
+    except FileNotFoundError:
+        return None
+    return attributes
+
+
+def _file(gateway: Gateway, made: DicomObject, job: Job) -> Path:
+    return gateway.blobs.result_dir(job.id, job.attempt) / FILES[made.artefact][0]
+
+
+def _metadata(gateway: Gateway, within: Mapping[str, str]) -> Response:
+    found = [_attributes(gateway, *one) for one in gateway.objects.find(within)]
+    there = [one for one in found if one is not None]
+    if not there:
+        raise Problem("object_not_found")
+    return dicom_json(there)
+
+
+def _retrieve(gateway: Gateway, within: Mapping[str, str], accept: str | None) -> Response:
+    if not accepts(accept, "multipart/related", "application/dicom"):
+        raise Problem("not_acceptable", "on offer: multipart/related; type=application/dicom")
+    files = [_file(gateway, *one) for one in gateway.objects.find(within)]
+    if not files or not all(one.is_file() for one in files):
+        raise Problem("object_not_found")
+    boundary = uuid4().hex
+    kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+    return StreamingResponse(_multipart(files, boundary), headers={"Content-Type": kind})
+
+
+def _multipart(files: Sequence[Path], boundary: str) -> Iterator[bytes]:
+    for path in files:
+        yield f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode()
