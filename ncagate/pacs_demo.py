@@ -33,6 +33,8 @@ RESULTS = {"SEG", "SR"}
 WAIT_S = 180.0
 POLL_S = 0.5
 ROUTING = """\
+quiet_s = 3
+
 [[route]]
 name = "demo"
 model = "{model}"
@@ -94,7 +96,7 @@ def _run(files: Sequence[Path]) -> int:
         tempfile.TemporaryDirectory(prefix="ncagate-pacs-") as name,
         running_orthanc(Path(name), NCAGATE_DICOMWEB=url) as orthanc,
     ):
-        routing = _routing(Path(name), orthanc)
+        routing = write_routing(Path(name), orthanc)
         with serving(port=port, NCAGATE_PACS=str(routing)):
             console.print(f"[bold]ncagate pacs-demo[/]: Orthanc beside ncagate, {len(files)} files by storescu")
             orthanc.store(files)
@@ -109,7 +111,7 @@ def _run(files: Sequence[Path]) -> int:
     return 0
 
 
-def _routing(folder: Path, orthanc: Orthanc) -> Path:
+def write_routing(folder: Path, orthanc: Orthanc) -> Path:
     """The routing table and the password file that it names."""
     password_file, routing = folder / "orthanc_password", folder / "pacs.toml"
     password_file.touch(mode=0o600)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pacs.config import StowDestination, load_pacs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,7 +29,7 @@ def rendered() -> str:
 
 class TestCompose:
     def test_is_valid_and_has_every_part(self, rendered: str) -> None:
-        for part in ("gateway:", "worker:", "redis:", "postgres:", "prometheus:", "orthanc:"):
+        for part in ("gateway:", "worker:", "redis:", "postgres:", "prometheus:", "orthanc:", "deliverer:"):
             assert f"\n  {part}" in rendered
 
     def test_no_password_stands_in_it(self, rendered: str) -> None:
@@ -38,6 +40,14 @@ class TestCompose:
         assert "NCAGATE_DICOMWEB: http://gateway:8000/dicomweb" in rendered
         assert "/run/secrets/orthanc_password" in rendered or "source: orthanc_password" in rendered
         assert "ORTHANC_PASSWORD" not in rendered
+
+    def test_the_routing_table_is_valid_and_names_the_orthanc_beside(self, rendered: str) -> None:
+        config = load_pacs(ROOT / "docker" / "pacs.toml")
+        (destination,) = config.destination
+        assert isinstance(destination, StowDestination)
+        assert destination.url == "http://orthanc:8042/dicom-web"
+        assert {name for route in config.route for name in route.destinations} == {destination.name}
+        assert rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:")
 
     def test_redis_keeps_what_it_is_given(self, rendered: str) -> None:
         for option in ("--requirepass", "--appendonly yes", "noeviction"):

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,11 +19,12 @@ from imaging.dicom_series import read_dicom_series
 from imaging.limits import Limits
 from imaging.nifti import read_nifti
 from ncagate import pacs_demo
-from ncagate.demo import OUT
-from ncagate.orthanc import Orthanc
+from ncagate.demo import OUT, serving
+from ncagate.orthanc import LOOPBACK, Orthanc, free_ports
 from ncagate.pacs_demo import read_mask, read_report, show, table
 
 Start = Callable[..., AbstractContextManager[Orthanc]]
+JOB_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,31 @@ class TestShow:
         with Image.open(OUT / "pacs_overlay.png") as picture:
             outline = np.all(np.asarray(picture.convert("RGB")) == (64, 224, 208), axis=-1)
         assert np.count_nonzero(outline) > 500
+
+
+class TestWayIn:
+    def test_a_series_that_orthanc_sends_becomes_a_job_of_its_route(
+        self, orthanc: Start, series: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        OUT.mkdir()
+        (port,) = free_ports(1)
+        with orthanc(NCAGATE_DICOMWEB=f"http://{LOOPBACK}:{port}/dicomweb") as running:
+            routing = pacs_demo.write_routing(tmp_path, running)
+            with serving(port=port, NCAGATE_PACS=str(routing)) as url, httpx.Client(base_url=url) as client:
+                running.store(series)
+                deadline = time.monotonic() + JOB_S
+                while not (jobs := [one for one in _jobs(client) if one["finished"]]):
+                    assert time.monotonic() < deadline, _jobs(client)
+                    time.sleep(0.5)
+        (job,) = jobs
+        assert (job["state"], job["model"], job["destinations"]) == ("succeeded", "hippocampus", ["orthanc"])
+        assert job["volume_ml"] > 1
+
+
+def _jobs(client: httpx.Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get("/jobs").raise_for_status().json()["jobs"]
+    return found
 
 
 class TestArguments:
