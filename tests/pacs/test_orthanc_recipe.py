@@ -204,7 +204,13 @@ class TestStow:
     ) -> None:
         with orthanc(NCAGATE_DICOMWEB=recorder.url) as running:
             running.store(scan)
-            until(lambda: len(recorder.instances) >= SLICES, "the series arrived")
+            until(lambda: " sent" in running.log.read_text(), "the series arrived")
+            (sent,) = running.series()
+            state, update = (
+                running.client.get(f"/series/{sent['ID']}/metadata/{name}").raise_for_status().text
+                for name in ("ncagate", "LastUpdate")
+            )
+            assert state == update  # what the script goes by, should a later Orthanc call the series stable again
             running.store(scan)
             running.store(another)
             until(lambda: len(recorder.instances) >= SLICES + len(another), "the next series arrived")
