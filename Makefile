@@ -1,4 +1,4 @@
-# demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
+# demo | pacs-demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
 # sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo serve test check bench train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve test check bench train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -37,6 +37,10 @@ $(DEV_STAMP): $(SOURCES) | $(BIN)/python
 
 demo: $(RUN_STAMP)
 	$(BIN)/python -m ncagate.demo $(SCAN)
+
+# On Debian: apt-get install orthanc orthanc-dicomweb dcmtk
+pacs-demo: $(RUN_STAMP)
+	$(BIN)/python -m ncagate.pacs_demo $(SCAN)
 
 serve: $(RUN_STAMP)
 	$(BIN)/ncagate serve

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
-for name in redis_password postgres_password; do
+for name in redis_password postgres_password orthanc_password; do
     [ -e "secrets/$name" ] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"secrets/$name"
 done
 # The containers run as other users than you; the folder keeps everybody else out.

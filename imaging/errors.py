@@ -212,5 +212,23 @@ class ReaderTimeoutError(ImagingError):
     code = "reader_timeout"
 
 
+class RoiInvalidError(ImagingError, ValueError):
+    """A region of interest that is not written as one, or whose box is empty."""
+
+    code = "roi_invalid"
+
+
+class RoiOutsideError(ImagingError):
+    """A region of interest that holds no voxel of the scan."""
+
+    code = "roi_outside"
+
+
+class RoiTooThinError(ImagingError):
+    """A region of interest with a single voxel along an axis."""
+
+    code = "roi_too_thin"
+
+
 class UnwritableError(Exception):
     """No DICOM object can be made of a result; the result itself is not affected, so this refuses no scan."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import JSON, Boolean, Dialect, Enum, Float, ForeignKey, Index, Integer, String, Text, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from imaging.roi import Roi
 from jobs.state import TERMINAL, DeliveryState, JobState, SeriesState
 from nca.gate import Rule
 
@@ -17,6 +18,10 @@ SEED_MAX = 2**63 - 1
 """Largest seed; it fits a signed 64-bit integer everywhere."""
 SERIES_UID = r"^[0-9.]{1,64}$"
 """A Series Instance UID (DICOM part 5, 9.1)."""
+
+
+RoiText = Annotated[str, AfterValidator(lambda text: str(Roi.parse(text)))]
+"""A region of interest as it is written (`imaging.roi`), checked, always in the same way."""
 
 
 class JobRequest(BaseModel):
@@ -32,6 +37,7 @@ class JobRequest(BaseModel):
     members: int = Field(ge=1, description="Size of the ensemble.")
     seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
     series_uid: str | None = Field(None, pattern=SERIES_UID, description="Which one of several DICOM series it is.")
+    roi: RoiText | None = Field(None, description="Region of interest; None: the whole scan.")
     destinations: tuple[str, ...] = Field((), description="Names of the archives that get the result.")
 
 

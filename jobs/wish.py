@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.errors import UnsuitableWishError
-from jobs.models import SEED_MAX, SERIES_UID, JobRequest
+from jobs.models import SEED_MAX, SERIES_UID, JobRequest, RoiText
 from model_store.registry import Registry
 from nca.gate import Rule
 from ncagate.settings import Settings
@@ -49,6 +49,12 @@ class Wish(BaseModel):
         description="Series Instance UID of the DICOM series to segment, where several are sent; "
         "default: the only one that fits the model.",
     )
+    roi: RoiText | None = Field(
+        None,
+        description="Region of interest, `SPACE:x0,y0,z0:x1,y1,z1` with SPACE one of `ras`, `lps`, `centre` (mm) and "
+        "`voxel`: only this part of the scan is segmented; default: all of it.",
+        examples=["ras:-45,-47,-31:-9,3,9"],
+    )
 
     def request(self, registry: Registry, settings: Settings, *, destinations: tuple[str, ...] = ()) -> JobRequest:
         """The request with its version pinned and its defaults filled in; ``destinations`` get the result.
@@ -76,5 +82,6 @@ class Wish(BaseModel):
             members=members,
             seed=self.seed,
             series_uid=self.series_uid,
+            roi=self.roi,
             destinations=destinations,
         )

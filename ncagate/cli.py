@@ -118,6 +118,9 @@ def segment(
     version: Annotated[str | None, typer.Option(help="Version or alias; default: production.")] = None,
     members: Annotated[int, typer.Option(min=1, help="Size of the ensemble.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fire masks.")] = 0,
+    roi: Annotated[
+        str | None, typer.Option(help="Region of interest, SPACE:x0,y0,z0:x1,y1,z1 (ras, lps, centre or voxel).")
+    ] = None,
     min_dice: Annotated[
         float | None, typer.Option(help="Dice a mask must be predicted to reach (default: the version's).")
     ] = None,
@@ -140,7 +143,14 @@ def segment(
     settings = _settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
     with _told():
         batch = segmenting.Batch.open(
-            settings, model=model, version=version, members=members, seed=seed, series_uid=series_uid, out=out
+            settings,
+            model=model,
+            version=version,
+            members=members,
+            seed=seed,
+            roi=roi,
+            series_uid=series_uid,
+            out=out,
         )
         records = batch.run(scans)
     if json is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,12 +97,12 @@ def shared_scans() -> list[Shown]:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[str]:
-    """The embedded service on a free port with a folder of its own; its URL."""
+def serving(*, port: int = 0, **environment: str) -> Iterator[str]:
+    """The embedded service, on a free port unless told otherwise, with a folder of its own; its URL."""
     with tempfile.TemporaryDirectory(prefix="ncagate-demo-") as data:
-        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", "0", "--data", data]
+        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", str(port), "--data", data]
         log = (OUT / "service.log").open("w")
-        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)  # noqa: S603
         try:
             yield _wait_until_ready(process, Path(data))
         finally:

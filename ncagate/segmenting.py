@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
+from imaging.roi import Roi
 from imaging.sandbox import start_sandbox
 from model_store.loaded import LoadedVersion, load_version
 from model_store.registry import Registry
@@ -28,7 +29,7 @@ from worker.record import Origin, Record
 
 RECORD_FIELDS = (
     "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
-    "volume_ml", "segments", "model", "version", "seed", "engine", "seconds", "warnings",
+    "volume_ml", "segments", "model", "version", "seed", "roi", "engine", "seconds", "warnings",
 )  # fmt: skip
 """Fields of a record in the JSON file, beside `scan`."""
 FILE_NOT_FOUND = "file_not_found"
@@ -58,14 +59,17 @@ class Batch:
         members: int,
         seed: int,
         series_uid: str | None = None,
+        roi: str | None = None,
         out: Path,
     ) -> Batch:
         """Load the version and the engine, make the output folder.
 
         Raises:
             ModelStoreError, NcaError: there is no such version or engine, or it is corrupt.
+            RoiInvalidError: ``roi`` is no region of interest.
         """
         start_sandbox()
+        region = None if roi is None else Roi.parse(roi)
         loaded = load_version(Registry(settings.models), model, version)
         engine = get_engine(settings.engine, threads=settings.threads, memory_budget=settings.memory_budget)
         out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +83,7 @@ class Batch:
         policy = loaded.manifest.calibration.policy(
             min_dice=settings.min_dice, alpha=settings.alpha, rule=settings.rule
         )
-        return cls(loaded, engine, Options(policy, members, seed, series_uid), limits, out)
+        return cls(loaded, engine, Options(policy, members, seed, series_uid, region), limits, out)
 
     def run(self, scans: Sequence[Path]) -> list[dict[str, Any]]:
         """Segment every scan; one that cannot be read gives a record with its error, and the others are still done."""

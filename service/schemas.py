@@ -78,6 +78,7 @@ class JobView(BaseModel):
                     "members": 10,
                     "seed": 0,
                     "series_uid": None,
+                    "roi": None,
                     "destinations": [],
                     "error": None,
                     "links": {
@@ -106,6 +107,7 @@ class JobView(BaseModel):
     members: int
     seed: int
     series_uid: str | None = None
+    roi: str | None = None
     destinations: list[str]
     error: JobError | None = None
     links: Links

@@ -17,6 +17,7 @@ from imaging.limits import Limits
 from imaging.nifti import write_nifti
 from imaging.preview import render_preview
 from imaging.request import Request, Wanted
+from imaging.roi import Region, Roi, locate
 from imaging.sandbox import read_in_sandbox
 from imaging.volume import Volume
 from model_store.contract import far_outside, violations
@@ -31,16 +32,20 @@ from worker.record import Origin, Record, StructureRecord, caption, worst_of
 StageCallback = Callable[[str, float], None]
 """Called with the stage's name and the share of the whole that is done; raising CancelledError stops there."""
 STAGES = ("read", "prepare", "segment", "judge", "write")
+SURROUNDINGS = 0.25
+"""How much of the scan around a region of interest the preview shows, in the region's edges."""
+CUT_OFF = "The mask touches the edge of the region of interest; the structure may go on beyond it."
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a request chooses: what an accepted mask must show, the ensemble's size, the seed, one of several series."""
+    """What a request chooses: what an accepted mask must show, the ensemble's size, the seed, the series, the region."""
 
     policy: Policy
     members: int
     seed: int
     series_uid: str | None = None
+    roi: Roi | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ def segment_scan(
     the standard deviation over the members. Of a DICOM series mask and verdict are written as DICOM SEG and SR as well,
     or a warning in the record says why not. ``workdir`` is an empty folder for what is unpacked.
 
+    With a region of interest its part of the scan is what is prepared, segmented and judged, as if it had come alone;
+    the results lie on the whole scan's grid, and are 0 outside.
+
     Raises:
         ImagingError: the scan cannot be read.
         NcaError: the network cannot run on it.
@@ -90,7 +98,9 @@ def segment_scan(
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
         wanted = Wanted(options.series_uid, manifest.contract.modalities)
-        volume = read_in_sandbox(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
+        whole = read_in_sandbox(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
+        region = locate(whole, options.roi)
+        volume = region.cut(whole)
     with clock.stage("prepare"):
         scan, breaches = _prepare(volume, manifest)
     with clock.stage("segment"):
@@ -100,11 +110,13 @@ def segment_scan(
         results = results or _nothing(volume, manifest)
         records = _judge(results, version, options=options, breaches=breaches)
     with clock.stage("write"):
-        labels = _labels(results, records)
-        _write(volume, labels, results, records, manifest=manifest, out=out, names=names)
+        found = _labels(results, records)
+        labels = region.paste(found)
+        _write(whole, region, labels, results, records, manifest=manifest, out=out, names=names)
         objects = DicomNames(out / names.segmentation, out / names.report)
-        dicom = write_dicom(volume, labels, records, manifest=manifest, origin=origin, names=objects)
-    warnings = (*volume.warnings, *dicom.warnings)
+        dicom = write_dicom(whole, labels, records, manifest=manifest, origin=origin, names=objects)
+    cut_off = (CUT_OFF,) if region.cuts(found > 0) else ()
+    warnings = (*whole.warnings, *region.warnings, *cut_off, *dicom.warnings)
     record = _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
     return Outcome(record, dicom.objects)
 
@@ -203,7 +215,8 @@ def _labels(results: Sequence[StructureResult], records: Sequence[StructureRecor
 
 
 def _write(
-    volume: Volume,
+    whole: Volume,
+    region: Region,
     labels: NDArray[np.uint8],
     results: Sequence[StructureResult],
     records: Sequence[StructureRecord],
@@ -212,16 +225,16 @@ def _write(
     out: Path,
     names: OutputNames,
 ) -> None:
-    uncertainty: NDArray[np.float32] = reduce(np.maximum, (result.deviation for result in results))
+    uncertainty = region.paste(reduce(np.maximum, (result.deviation for result in results)))
     source = f"ncagate {manifest.name} {manifest.version}"
-    write_nifti(out / names.mask, labels, volume.affine, description=source)
-    write_nifti(out / names.uncertainty, uncertainty, volume.affine, description=source)
-    worst = worst_of(records)
+    write_nifti(out / names.mask, labels, whole.affine, description=source)
+    write_nifti(out / names.uncertainty, uncertainty, whole.affine, description=source)
+    worst, shown = worst_of(records), region.with_surroundings(SURROUNDINGS)
     picture = render_preview(
-        volume.array,
-        labels > 0,
-        uncertainty,
-        affine=volume.affine,
+        whole.array[shown.slices],
+        labels[shown.slices] > 0,
+        uncertainty[shown.slices],
+        affine=whole.affine,
         caption=caption(worst, manifest=manifest),
         verdict=worst.verdict,
     )
@@ -256,6 +269,7 @@ def _record(
         model=version.manifest.name,
         version=version.manifest.version,
         seed=options.seed,
+        roi=None if options.roi is None else str(options.roi),
         engine=engine.name,
         seconds=sum(clock.seconds.values()),
         stage_seconds=clock.seconds,

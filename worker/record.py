@@ -47,6 +47,7 @@ class Record:
 
     Attributes:
         volume_ml: of all segments together.
+        roi: the region of interest that was looked at (`imaging.roi`), None where it was the whole scan.
         segments: one record per segment, and with several one more, of their union.
     """
 
@@ -66,6 +67,7 @@ class Record:
     model: str
     version: str
     seed: int
+    roi: str | None
     engine: str
     seconds: float
     stage_seconds: dict[str, float]

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
+from imaging.roi import Roi
 from jobs.blobs import Blobs
 from jobs.database import open_database
 from jobs.errors import JobGoneError
@@ -110,6 +111,7 @@ class Runner:
                     members=request.members,
                     seed=request.seed,
                     series_uid=request.series_uid,
+                    roi=None if request.roi is None else Roi.parse(request.roi),
                 ),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,

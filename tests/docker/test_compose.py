@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pacs.config import StowDestination, load_pacs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -15,7 +17,7 @@ def rendered() -> str:
     clients = [["docker", "compose"], ["docker-compose"]]
     for client in clients:
         if shutil.which(client[0]) and subprocess.run([*client, "version"], capture_output=True).returncode == 0:
-            command = [*client, "-f", str(ROOT / "docker-compose.yml"), "config"]
+            command = [*client, "-f", str(ROOT / "docker-compose.yml"), "--profile", "pacs", "config"]
             result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
             assert result.returncode == 0, result.stderr
             return result.stdout
@@ -27,12 +29,25 @@ def rendered() -> str:
 
 class TestCompose:
     def test_is_valid_and_has_every_part(self, rendered: str) -> None:
-        for part in ("gateway:", "worker:", "redis:", "postgres:", "prometheus:"):
+        for part in ("gateway:", "worker:", "redis:", "postgres:", "prometheus:", "orthanc:", "deliverer:"):
             assert f"\n  {part}" in rendered
 
     def test_no_password_stands_in_it(self, rendered: str) -> None:
         assert "/run/secrets/redis_password" in rendered
         assert "redis://:" not in rendered
+
+    def test_orthanc_knows_ncagate_and_its_password_from_a_secret(self, rendered: str) -> None:
+        assert "NCAGATE_DICOMWEB: http://gateway:8000/dicomweb" in rendered
+        assert "/run/secrets/orthanc_password" in rendered or "source: orthanc_password" in rendered
+        assert "ORTHANC_PASSWORD" not in rendered
+
+    def test_the_routing_table_is_valid_and_names_the_orthanc_beside(self, rendered: str) -> None:
+        config = load_pacs(ROOT / "docker" / "pacs.toml")
+        (destination,) = config.destination
+        assert isinstance(destination, StowDestination)
+        assert destination.url == "http://orthanc:8042/dicom-web"
+        assert {name for route in config.route for name in route.destinations} == {destination.name}
+        assert rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:")
 
     def test_redis_keeps_what_it_is_given(self, rendered: str) -> None:
         for option in ("--requirepass", "--appendonly yes", "noeviction"):
@@ -57,7 +72,13 @@ class TestDockerfile:
         ]
         assert re.match(r"python:\S+ AS runtime\n", stages[1])
 
+    def test_orthancs_has_the_whole_recipe(self) -> None:
+        folder = ROOT / "docker" / "orthanc"
+        (copied,) = re.findall(r"^COPY (.*) /etc/ncagate/$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+        assert {*copied.split()} == {one.name for one in folder.iterdir()} - {"Dockerfile"}
+
     def test_nothing_runs_as_root(self) -> None:
         text = (ROOT / "docker" / "Dockerfile").read_text()
+        assert "\nUSER orthanc\n" in (ROOT / "docker" / "orthanc" / "Dockerfile").read_text()
         assert text.rindex("\nUSER ncagate") > text.index("AS runtime")
         assert "USER root" not in text

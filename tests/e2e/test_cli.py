@@ -17,7 +17,7 @@ from model_store.manifest import Manifest
 
 FIELDS = {
     "scan", "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
-    "volume_ml", "segments", "model", "version", "seed", "engine", "seconds", "warnings",
+    "volume_ml", "segments", "model", "version", "seed", "roi", "engine", "seconds", "warnings",
 }  # fmt: skip
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -103,6 +103,7 @@ class TestSegment:
             (["--model", "tiny", "--min-dice", "1.5"], "invalid_setting"),
             (["--model", "tiny", "--alpha", "0"], "invalid_setting"),
             (["--model", "tiny", "--rule", "coin"], "invalid_setting"),
+            (["--model", "tiny", "--roi", "ras:1,2,3"], "roi_invalid"),
         ],
     )
     def test_what_cannot_be_done_is_told_in_one_line(

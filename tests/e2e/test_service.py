@@ -19,7 +19,7 @@ from model_store.manifest import Manifest
 RESULT = {
     "verdict", "reasons", "rule", "nqm", "predicted_dice", "dice_interval", "required_dice", "pairwise_dice",
     "min_dice", "alpha", "nqm_threshold", "volume_ml", "members", "model", "version", "seed", "engine", "seconds",
-    "stage_seconds", "warnings", "segments",
+    "roi", "stage_seconds", "warnings", "segments",
 }  # fmt: skip
 
 

@@ -79,8 +79,9 @@ class TestForm:
             ("min_dice", "0"), ("min_dice", "1"), ("min_dice", "nan"), ("min_dice", "high"),
             ("alpha", "0"), ("alpha", "1"), ("alpha", "nan"), ("alpha", "5%"), ("rule", "coin"), ("rule", ""),
             ("members", "0"), ("members", "51"), ("members", "2.5"),
-            ("seed", "-1"), ("seed", str(2**63)), ("seed", "1" * 300),
-            ("series_uid", "Nobody"), ("series_uid", "1." * 33), ("model", ""),
+            ("seed", "-1"), ("seed", str(2**63)), ("seed", "1" * 300), ("model", ""),
+            ("series_uid", "Nobody"), ("series_uid", "1." * 33),
+            ("roi", ""), ("roi", "1,2,3:4,5,6"), ("roi", "ras:1,2,3:4,5,nan"), ("roi", "voxel:4,4,4:2,2,2"),
         ],
     )  # fmt: skip
     def test_a_parameter_out_of_range_is_named(self, service: Any, field: str, value: str) -> None:

@@ -51,6 +51,13 @@ class TestAccepted:
         assert (request.min_dice, request.alpha, request.rule) == (0.9, 0.01, "nqm")
         assert request.series_uid == job["series_uid"] == "1.2.3"
 
+    def test_a_region_of_interest_is_kept_as_it_is_always_written(self, service: Any) -> None:
+        chosen = {**FIELDS, "roi": "centre:-18.0,-25,-20:18,+25,20.50"}
+        job = service.client.post("/segment", files={"scan": b"scan"}, data=chosen).json()
+        assert job["roi"] == "centre:-18,-25,-20:18,25,20.5"
+        assert service.gateway.repository.get(job["id"]).request.roi == job["roi"]
+        assert service.client.post("/segment", files={"scan": b"scan"}, data=FIELDS).json()["roi"] is None
+
     def test_an_alias_is_pinned_to_its_version(self, service: Any) -> None:
         job = service.client.post("/segment", files={"scan": b"x"}, data={**FIELDS, "version": "production"}).json()
         assert job["version"] == "1.0.0"
