@@ -39,7 +39,7 @@ CUT_OFF = "The mask touches the edge of the region of interest; the structure ma
 
 @dataclass(frozen=True)
 class Options:
-    """What a request chooses: what an accepted mask must show, the ensemble's size, the seed, the series, the region."""
+    """What a request chooses: what an accepted mask must show, the ensemble's size, the seed, series and region."""
 
     policy: Policy
     members: int
