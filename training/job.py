@@ -45,6 +45,7 @@ def run(*, data: Path, config: Path, store: Path, resume: bool = False, run: Pat
     manifest = Registry(store).publish(manifest, results[0].network.weights, calibrating.rows)
     _draw(results, calibrating, config=settings, run=run)
     _print_summary(manifest, store)
+    _print_uncertified(calibrating.gates, settings)
     return manifest
 
 
@@ -109,6 +110,17 @@ def _draw(results: Sequence[FoldResult], calibrating: Calibrating, *, config: Tr
         min_dice=config.calibration.min_dice,
         picture=run / "calibration.png",
     )
+
+
+def _print_uncertified(gates: Sequence[Gate], config: TrainingConfig) -> None:
+    """Say so where every mask would be flagged, before somebody serves the version and wonders."""
+    policy = Policy(config.calibration.min_dice, config.calibration.alpha)
+    for name, gate in zip(config.structures, gates, strict=True):
+        if gate.required_dice(policy) is None:
+            console.print(
+                f"[bold]{name}: these scans show for no threshold that failures stay below {policy.alpha:.0%} of the "
+                f"accepted: every mask is flagged.[/] More patients, a higher alpha or a lower min_dice mend that."
+            )
 
 
 def _print_summary(manifest: Manifest, store: Path) -> None:

@@ -148,11 +148,13 @@ class TestRun:
             run(data=ball_folder, config=config, store=folder / "store", run=folder / "run")
 
     def test_a_finished_run_is_published_again_without_training(
-        self, manifest: Manifest, config: Path, folder: Path, ball_folder: Path
+        self, manifest: Manifest, config: Path, folder: Path, ball_folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         again = run(data=ball_folder, config=config, store=folder / "again", run=folder / "run", resume=True)
         assert again.files == manifest.files
         assert (again.metrics, again.calibration) == (manifest.metrics, manifest.calibration)
+        # ten scans cannot show a risk of 5 %, and whoever trains on so few is told
+        assert "ball: these scans show for no threshold" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.fixture(scope="module")
