@@ -91,6 +91,8 @@ def run_deliverer(settings: Settings) -> None:
 
 
 def _log(name: str, room: str) -> None:
+    """Log warnings, and what this room tells. What pydicom warns of quotes values, and a name may be among them."""
+    warnings.filterwarnings("ignore", module="pydicom")
     logging.basicConfig(format=LOG_FORMAT.format(name), level=logging.WARNING)
     logging.getLogger(room).setLevel(logging.INFO)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,11 +68,15 @@ class Collection:
 
         Of objects of another ``study``, where one is named, none is kept.
         """
-        receipts = [self._keep(one, sender=sender, study=study) for one in staged]
-        kept = {one.series: one.identity for one in receipts if one.identity is not None and one.stored is not None}
-        for identity in kept.values():  # once they are there: who lists them before sees them at the next due time
-            self.series.received(identity, sender=sender, quiet_s=self.config.quiet_s)
+        receipts = [self.keep(one, sender=sender, study=study) for one in staged]
+        self.announce(receipts, sender=sender)
         return receipts
+
+    def announce(self, receipts: Iterable[Receipt], *, sender: str) -> None:
+        """Say of what was kept that it has come: from now on its series will be looked at."""
+        kept = {one.series: one.identity for one in receipts if one.identity is not None and one.stored is not None}
+        for identity in kept.values():
+            self.series.received(identity, sender=sender, quiet_s=self.config.quiet_s)
 
     def submit_complete(self, send: Callable[[str], object]) -> int:
         """Make jobs of the series that are complete, and ``send`` them; how many were looked at."""
@@ -94,7 +98,8 @@ class Collection:
         for identifier in self.series.forget(self.series.stale(KEPT_S)):
             self.files.erase(identifier)
 
-    def _keep(self, staged: Path, *, sender: str, study: str | None) -> Receipt:
+    def keep(self, staged: Path, *, sender: str, study: str | None = None) -> Receipt:
+        """Keep one object durably; it has to be announced before anybody is told."""
         try:
             identity = _identity(staged)
         except ImagingError as error:

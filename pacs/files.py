@@ -28,8 +28,7 @@ class SeriesFiles:
 
     def add(self, series: str, instance: str, staged: Path) -> Stored:
         """Keep an instance durably. It may come again; the first one stays."""
-        folder = self._root / series
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._folder(series)
         target = folder / hashlib.sha256(instance.encode()).hexdigest()[:40]
         sync(staged)
         try:
@@ -37,8 +36,15 @@ class SeriesFiles:
         except FileExistsError:
             return Stored.SAME if filecmp.cmp(staged, target, shallow=False) else Stored.OTHER
         sync(folder)
-        sync(self._root)
         return Stored.NEW
+
+    def _folder(self, series: str) -> Path:
+        """The series' folder, made durably where it is new."""
+        folder = self._root / series
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync(self._root)
+        return folder
 
     def instances(self, series: str) -> list[Path]:
         """The instances kept, in an order that depends on them alone."""
