@@ -12,11 +12,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
+from jobs.archive import DeliveryRepository
 from jobs.repository import JobRepository
 from jobs.state import JobState
 from jobs.tally import LATEST, Totals
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
+from pacs.series import SeriesRepository
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class _JobCollector(Collector):
 
     def __init__(self, repository: JobRepository) -> None:
         self._repository = repository
+        self._series, self._deliveries = SeriesRepository(repository.engine), DeliveryRepository(repository.engine)
 
     def describe(self) -> Sequence[Metric]:
         """Nothing: registering must not touch the database."""
@@ -82,6 +85,7 @@ class _JobCollector(Collector):
         """The job metrics; only `ncagate_database_up` where the database is away."""
         try:
             status, totals = self._repository.status(), self._repository.totals()
+            series, deliveries = self._series.counts(), self._deliveries.counts()
         except SQLAlchemyError as error:
             log.warning("no job metrics: %s", type(error).__name__)
             yield GaugeMetricFamily("ncagate_database_up", "Whether the database answered this scrape.", 0)
@@ -96,6 +100,16 @@ class _JobCollector(Collector):
         yield GaugeMetricFamily(
             "ncagate_queue_oldest_age_seconds", "How long the oldest job has waited.", status.oldest_queued_s
         )
+        kept = GaugeMetricFamily("ncagate_series_kept", "Series that archives sent lately.", labels=["state"])
+        for arrived, count in series.items():
+            kept.add_metric([arrived.value], count)
+        yield kept
+        under_way = GaugeMetricFamily(
+            "ncagate_deliveries_kept", "Deliveries of jobs that have a row.", labels=["destination", "state"]
+        )
+        for (destination, sent), count in deliveries.items():
+            under_way.add_metric([destination, sent.value], count)
+        yield under_way
         yield from _families(totals)
 
 
