@@ -36,19 +36,42 @@ def inflate(path: Path, target: Path, *, left: int) -> int:
         TruncatedFileError, CorruptFileError: the stream ends too early, or is none.
     """
     with path.open("rb") as file, target.open("xb") as plain:
-        meta = _meta(file)
-        if meta is None:
-            raise CorruptFileError("a DICOM file is not deflated")
-        with parsing(CorruptFileError("the header of a DICOM file is damaged")):
-            elements = FileMetaDataset(read_dataset(io.BytesIO(meta), False, True))
-            elements.TransferSyntaxUID = ExplicitVRLittleEndian
-            plain.write(bytes(PREAMBLE_BYTES) + MAGIC)
-            write_file_meta_info(DicomFileLike(plain), elements, enforce_standard=False)
-        for chunk in _inflated(file):
+        for chunk in _plain(file):
             if plain.tell() + len(chunk) > left:
                 raise TooManyBytesError("the deflated DICOM files unpack to too many bytes")
             plain.write(chunk)
         return plain.tell()
+
+
+def inflated_head(path: Path, size: int) -> BinaryIO:
+    """The first bytes of the plain file that a deflated one was made of, ``size`` of them or a few more.
+
+    Raises:
+        TruncatedFileError, CorruptFileError: as `inflate`.
+    """
+    head = io.BytesIO()
+    with path.open("rb") as file:
+        for chunk in _plain(file):
+            head.write(chunk)
+            if head.tell() >= size:
+                break
+    head.seek(0)
+    return head
+
+
+def _plain(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the plain file: its meta information, which names another transfer syntax, and what was deflated."""
+    meta = _meta(file)
+    if meta is None:
+        raise CorruptFileError("a DICOM file is not deflated")
+    head = io.BytesIO()
+    with parsing(CorruptFileError("the header of a DICOM file is damaged")):
+        elements = FileMetaDataset(read_dataset(io.BytesIO(meta), False, True))
+        elements.TransferSyntaxUID = ExplicitVRLittleEndian
+        head.write(bytes(PREAMBLE_BYTES) + MAGIC)
+        write_file_meta_info(DicomFileLike(head), elements, enforce_standard=False)
+    yield head.getvalue()
+    yield from _inflated(file)
 
 
 def _meta(file: BinaryIO) -> bytes | None:

@@ -6,9 +6,21 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.dataset import FileDataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from imaging.dicom_file import NO_IMAGE, is_dicom, read_tags
+from imaging.dicom_deflated import inflated_head, is_deflated
+from imaging.dicom_file import (
+    HEADER_BYTES,
+    NO_IMAGE,
+    PIXELS,
+    is_dicom,
+    parsing,
+    read_elements,
+    read_tags,
+    tags_of,
+    within,
+)
 from imaging.errors import CorruptFileError, DicomdirUnsupportedError, UnknownFormatError
 
 IDENTITY_TAGS = [
@@ -53,7 +65,7 @@ def read_identity(path: Path) -> Identity:
     """
     if not is_dicom(path):
         raise UnknownFormatError("no DICOM object")
-    dataset = read_tags(path, *IDENTITY_TAGS)
+    dataset = _tags(path)
     if dataset.get("SOPClassUID", dataset.file_meta.get("MediaStorageSOPClassUID")) == MediaStorageDirectoryStorage:
         raise DicomdirUnsupportedError("a DICOMDIR lists files and holds none: send the files themselves")
     sop_class, instance, study, series, *rest = (str(dataset.get(keyword) or "") for keyword in IDENTITY_TAGS)
@@ -61,3 +73,11 @@ def read_identity(path: Path) -> Identity:
     if not all(UID_FORM.fullmatch(one) for one in identifiers):
         raise CorruptFileError("the object lacks an identifier that every DICOM object has, or it is malformed")
     return Identity(*identifiers, *(one.strip()[:VALUE_CHARACTERS] for one in rest))
+
+
+def _tags(path: Path) -> FileDataset:
+    if not is_deflated(path):
+        return read_tags(path, *IDENTITY_TAGS)
+    with parsing(CorruptFileError("the header of a deflated DICOM file is damaged")):
+        head = inflated_head(path, HEADER_BYTES)
+        return read_elements(within(head, HEADER_BYTES), tags_of(*IDENTITY_TAGS), stop=frozenset(PIXELS))

@@ -113,6 +113,12 @@ class Route(Wish):
     sender: Pattern = ANY
     destinations: tuple[Name, ...] = ()
 
+    @model_validator(mode="after")
+    def _names_no_series(self) -> Route:
+        if self.series_uid is not None:
+            raise ValueError("a route is for series to come, so it names none")
+        return self
+
     def wish(self) -> Wish:
         """What it asks of the service."""
         return Wish.model_validate(self.model_dump(include=set(Wish.model_fields)))
