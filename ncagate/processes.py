@@ -74,7 +74,12 @@ def run_listener(settings: Settings) -> None:
     upgrade(settings.database)
     jobs = JobRepository(open_database(settings.database))
     collection = open_collection(settings, config=config, jobs=jobs, registry=Registry(settings.models))
-    Listener(config.listen or ListenSection(), collection).listen_until(_stop_event())
+    section = config.listen or ListenSection()
+    if not section.calling and section.tls is None:
+        logging.getLogger("pacs").warning(
+            "any application entity may send series here: name those that may in `calling`"
+        )
+    Listener(section, collection).listen_until(_stop_event())
 
 
 def run_deliverer(settings: Settings) -> None:
