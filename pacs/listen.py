@@ -129,10 +129,11 @@ class Listener:
             return OUT_OF_RESOURCES
 
     def _keep(self, event: evt.Event, visit: _Visit) -> int:
-        (receipt,) = self.collection.receive([Path(event.dataset_path)], sender=_sender(event.assoc))
-        if receipt.identity is None or receipt.series is None:
+        named = str(getattr(event.request, "AffectedSOPInstanceUID", ""))
+        (receipt,) = self.collection.receive([Path(event.dataset_path)], sender=_sender(event.assoc), instance=named)
+        if receipt.identity is None:
             return CANNOT_UNDERSTAND
-        if receipt.identity.instance != getattr(event.request, "AffectedSOPInstanceUID", None):
+        if receipt.series is None:
             return OTHER_OBJECT
         visit.series.add(receipt.series)
         return DUPLICATE if receipt.stored is Stored.OTHER else SUCCESS
