@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -146,6 +147,23 @@ class Desk:
 
     def scratch(self) -> list[Path]:
         return list((self.settings.blobs / "tmp").iterdir())
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of this machine, which is its own authority, and its key, made by openssl."""
+    if (openssl := shutil.which("openssl")) is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("openssl is missing")
+        pytest.skip("openssl is missing")
+    folder = tmp_path_factory.mktemp("tls")
+    made, key = folder / "certificate.pem", folder / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    subprocess.run(
+        [openssl, "req", *kind, *names, "-out", str(made), "-keyout", str(key)], check=True, capture_output=True
+    )
+    return made, key
 
 
 @pytest.fixture
