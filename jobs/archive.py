@@ -79,9 +79,10 @@ class DeliveryRepository:
         """End a claimed delivery; False where the claim has run out."""
         return self._change(claimed, {"state": state, "due_at": None, "finished_at": self._clock(), "error": error})
 
-    def postpone(self, claimed: Delivery, delay_s: float, *, error: str) -> bool:
-        """Try a claimed delivery again later; False where the claim has run out."""
-        return self._change(claimed, {"due_at": self._clock() + delay_s, "error": error})
+    def postpone(self, claimed: Delivery, delay_s: float, *, error: str, refused: bool = False) -> bool:
+        """Try a claimed delivery again later, having counted a refusal; False where the claim has run out."""
+        refusals = claimed.refusals + int(refused)
+        return self._change(claimed, {"due_at": self._clock() + delay_s, "error": error, "refusals": refusals})
 
     def counts(self) -> dict[tuple[str, DeliveryState], int]:
         """How many deliveries to each archive are in each state."""

@@ -116,7 +116,10 @@ class DicomObject(Base):
 
 
 class Delivery(Base):
-    """A result on its way to an archive. ``due_at`` is when it is tried next, None once the state is final."""
+    """A result on its way to an archive. ``due_at`` is when it is tried next, None once the state is final.
+
+    ``refusals`` are those of the attempts that the archive answered with a refusal.
+    """
 
     __tablename__ = "deliveries"
 
@@ -125,6 +128,7 @@ class Delivery(Base):
     state: Mapped[DeliveryState] = mapped_column(_states(DeliveryState))
     due_at: Mapped[float | None] = mapped_column(Float(53), index=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    refusals: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     finished_at: Mapped[float | None] = mapped_column(Float(53))
     error: Mapped[str | None] = mapped_column(Text)
 

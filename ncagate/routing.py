@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from imaging.dicom_identity import Identity, read_identity
 from imaging.errors import ImagingError, NoDicomImagesError
@@ -20,7 +21,7 @@ def try_series(series: Path, *, sender: str, settings: Settings, console: Consol
 
     Raises:
         InvalidPacsConfigError: of the file.
-        NoDicomImagesError: there is no DICOM object in the folder.
+        NoDicomImagesError: there is no DICOM object in the folder, or no such folder or file.
         ModelStoreError, UnsuitableWishError: the route that is taken asks for what there is not.
     """
     config = load_pacs(settings.pacs)
@@ -31,7 +32,8 @@ def try_series(series: Path, *, sender: str, settings: Settings, console: Consol
         chosen = trial.route is taken
         fits = "taken" if chosen else "no" if trial.misses else "an earlier one does" if taken else "no image"
         told = ", ".join(f"{name} {getattr(trial.route, name)!r}" for name in trial.misses)
-        table.add_row(trial.route.name, trial.route.model, fits, told, style="bold" if chosen else "")
+        cells = map(Text, (trial.route.name, trial.route.model, fits, told))  # patterns have brackets, as markup has
+        table.add_row(*cells, style="bold" if chosen else "")
     facts = facts_of(identity, sender=sender).items()
     console.print(", ".join(f"{name} {value!r}" for name, value in facts), markup=False, highlight=False)
     console.print(table)
@@ -45,6 +47,8 @@ def try_series(series: Path, *, sender: str, settings: Settings, console: Consol
 
 
 def _first(series: Path) -> Identity:
+    if not series.exists():
+        raise NoDicomImagesError(f"{series} does not exist")
     files = sorted(one for one in series.rglob("*") if one.is_file()) if series.is_dir() else [series]
     for file in files:
         try:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LEASE_S = 60.0
 """How long one process has for making a job of a series before another one tries."""
+ROUND_MAX = 100
+"""Most series that are looked at before the caller gets to do other things."""
 KEPT_S = 86400.0
 """For how long after its last instance a series is kept, so that late instances complete it."""
 
@@ -63,53 +65,62 @@ class Collection:
     series: SeriesRepository
     files: SeriesFiles
 
-    def receive(self, staged: Sequence[Path], *, sender: str, study: str | None = None) -> list[Receipt]:
+    def receive(
+        self, staged: Sequence[Path], *, sender: str, study: str | None = None, instance: str | None = None
+    ) -> list[Receipt]:
         """Keep objects; when this returns each is durable, or its receipt says why it is not.
 
-        Of objects of another ``study``, where one is named, none is kept.
+        Of objects of another ``study`` or ``instance``, where one is named, none is kept.
         """
-        receipts = [self.keep(one, sender=sender, study=study) for one in staged]
-        self.announce(receipts, sender=sender)
+        read = [_read(one) for one in staged]
+        wanted = [_wanted(one.identity, study=study, instance=instance) for one in read]
+        series = {one.series: one for one in wanted if one is not None}.values()
+        self._received(series, sender=sender)  # before the files: so nobody erases them, and none is without a row
+        receipts = [
+            receipt if identity is None else self._keep(file, identity, sender=sender)
+            for file, receipt, identity in zip(staged, read, wanted, strict=True)
+        ]
+        self._received(series, sender=sender)  # after them: quiet begins now
         return receipts
-
-    def announce(self, receipts: Iterable[Receipt], *, sender: str) -> None:
-        """Say of what was kept that it has come: from now on its series will be looked at."""
-        kept = {one.series: one.identity for one in receipts if one.identity is not None and one.stored is not None}
-        for identity in kept.values():
-            self.series.received(identity, sender=sender, quiet_s=self.config.quiet_s)
 
     def submit_complete(self, send: Callable[[str], object]) -> int:
         """Make jobs of the series that are complete, and ``send`` them; how many were looked at."""
-        claimed = self.series.claim_due(LEASE_S)
-        for one in claimed:
-            try:
-                self._submit(one, send)
-            except Exception:  # one series must not keep the others from being looked at; its lease runs out
-                log.exception("series %s: no job could be made of it; it is tried again", one.id)
-        return len(claimed)
+        looked = 0
+        while looked < ROUND_MAX and (claimed := self.series.claim_due(LEASE_S, limit=1)):  # the lease is of one series
+            looked += 1
+            for one in claimed:
+                try:
+                    self._submit(one, send)
+                except Exception:  # one series must not keep the others from being looked at; its lease runs out
+                    log.exception("series %s: no job could be made of it; it is tried again", one.id)
+        return looked
 
     def forget(self, job_id: str) -> None:
         """Erase the series of a job that is being erased."""
-        for identifier in self.series.forget(self.series.of_job(job_id)):
-            self.files.erase(identifier)
+        self._erase(self.series.of_job(job_id))
 
     def sweep(self) -> None:
         """Erase series of which nothing has come for long; their jobs keep their own links to the files."""
-        for identifier in self.series.forget(self.series.stale(KEPT_S)):
-            self.files.erase(identifier)
+        self._erase(self.series.stale(KEPT_S))
 
-    def keep(self, staged: Path, *, sender: str, study: str | None = None) -> Receipt:
-        """Keep one object durably; it has to be announced before anybody is told."""
-        try:
-            identity = _identity(staged)
-        except ImagingError as error:
-            return Receipt(None, error=error)
-        if study is not None and identity.study != study:
-            return Receipt(identity)
+    def _erase(self, identifiers: Sequence[str]) -> None:
+        for one in identifiers:
+            self.series.forget(one, self.files.erase)
+
+    def _received(self, series: Iterable[Identity], *, sender: str) -> None:
+        for one in series:
+            self.series.received(one, sender=sender, quiet_s=self.config.quiet_s)
+
+    def _keep(self, file: Path, identity: Identity, *, sender: str) -> Receipt:
         series = series_id(sender, identity.series)
-        return Receipt(identity, self.files.add(series, identity.instance, staged), series)
+        return Receipt(identity, self.files.add(series, identity.instance, file), series)
 
     def _submit(self, series: Series, send: Callable[[str], object]) -> None:
+        with self.files.alone(series.id) as alone:
+            if alone:  # else a slower process still has it in hand, past its lease
+                self._decide(series, send)
+
+    def _decide(self, series: Series, send: Callable[[str], object]) -> None:
         files = self.files.instances(series.id)
         route = find_route(self.config.route, _identity(files[0]), sender=series.sender) if files else None
         if route is None:
@@ -139,6 +150,20 @@ class Collection:
             self.files.link_into(files, staged)
             submit(self.jobs, self.blobs, job_id, staged=staged, request=request)
         return True
+
+
+def _read(file: Path) -> Receipt:
+    try:
+        return Receipt(_identity(file))
+    except ImagingError as error:
+        return Receipt(None, error=error)
+
+
+def _wanted(identity: Identity | None, *, study: str | None, instance: str | None) -> Identity | None:
+    """The identity, unless it is of another study or instance than was named."""
+    if identity is None or study not in (None, identity.study) or instance not in (None, identity.instance):
+        return None
+    return identity
 
 
 def _identity(file: Path) -> Identity:

@@ -62,7 +62,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Tls(_Section):
@@ -74,6 +74,12 @@ class Tls(_Section):
     certificate: Path | None = None
     key: Path | None = None
     authority: Path | None = None
+
+    @model_validator(mode="after")
+    def _no_key_alone(self) -> Tls:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key goes with a certificate")
+        return self
 
 
 class ListenSection(_Section):

@@ -18,6 +18,7 @@ WARNINGS = range(0xB000, 0xC000)
 DUPLICATE = 0x0111
 """The archive has the object already, which is what we want."""
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
+REJECTED_TRANSIENT = 0x02  # part 8, 9.3.4
 """Statuses of DICOM part 4, table B.2-1, and part 7, annex C."""
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # straight from the file, never decoded
@@ -39,12 +40,23 @@ def send_cstore(destination: CStoreDestination, files: Sequence[Path]) -> None:
     secured = (client_context(destination.tls), destination.host) if destination.tls is not None else None
     association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title, tls_args=secured)
     if not association.is_established:
-        raise RefusedError("association rejected") if association.is_rejected else DeliveryError("no association")
+        raise _why(association)
     try:
         for file in files:
             _store(association, file)
     finally:
         association.release()
+
+
+def _why(association: Association) -> DeliveryError:
+    """There is no association: the archive does not answer, has no room now, or does not want us."""
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        passes = getattr(answer, "result", None) == REJECTED_TRANSIENT
+        return DeliveryError("no association now") if passes else RefusedError("association rejected")
+    if association.rejected_contexts:
+        return RefusedError("none of the objects is of a kind that is accepted")
+    return DeliveryError("no association")
 
 
 def _store(association: Association, file: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,7 +33,7 @@ LONGEST_PAUSE_S = 600.0
 GIVE_UP_S = 7 * 86400.0
 """A result that an archive could not be given for so long stays here."""
 REFUSALS_MAX = 5
-"""An archive that answered and refused so often does not want it."""
+"""An archive that answered and refused so often does not want it; attempts without an answer are no refusals."""
 LEASE_MARGIN_S = 60.0
 
 log = logging.getLogger(__name__)
@@ -41,12 +41,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Deliverer:
-    """Sends what is due to one archive."""
+    """Sends what is due to one archive. ``clock`` gives seconds since the epoch."""
 
     destination: Destination
     deliveries: DeliveryRepository
     objects: ObjectRepository
     blobs: Blobs
+    clock: Callable[[], float] = time.time
 
     def run(self, stop: threading.Event) -> None:
         """Send until ``stop`` is set."""
@@ -92,14 +93,15 @@ class Deliverer:
             send_cstore(self.destination, files)
 
     def _failed(self, claimed: Delivery, job: Job, error: DeliveryError) -> None:
-        refused = isinstance(error, RefusedError) and claimed.attempts >= REFUSALS_MAX
-        if refused or time.time() - (job.finished_at or 0.0) > GIVE_UP_S:
+        refused = isinstance(error, RefusedError)
+        given_up = refused and claimed.refusals + 1 >= REFUSALS_MAX
+        if given_up or self.clock() - (job.finished_at or 0.0) > GIVE_UP_S:
             log.error("job %s: given up delivering to %s: %s", job.id, self.destination.name, error)
             self.deliveries.settle(claimed, DeliveryState.FAILED, error=str(error))
             return
         pause = min(FIRST_PAUSE_S * 2.0 ** min(claimed.attempts - 1, 10), LONGEST_PAUSE_S)
         log.warning("job %s: %s did not take it (%s); again in %.0f s", job.id, self.destination.name, error, pause)
-        self.deliveries.postpone(claimed, pause, error=str(error))
+        self.deliveries.postpone(claimed, pause, error=str(error), refused=refused)
 
 
 def deliverers(settings: Settings, config: PacsConfig) -> list[Deliverer]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
@@ -50,6 +53,24 @@ class SeriesFiles:
         """The instances kept, in an order that depends on them alone."""
         folder = self._root / series
         return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    @contextmanager
+    def alone(self, series: str) -> Iterator[bool]:
+        """Whether this is the only process and thread that has the series in hand meanwhile; none of them waits.
+
+        The kernel lets go of it with the process, however that ends.
+        """
+        folder = self._root / series
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(descriptor)
 
     def link_into(self, files: list[Path], folder: Path) -> None:
         """Put links to the files into ``folder`` as 0000, 0001, ..."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy.exc import SQLAlchemyError
 
 from imaging.dicom_pixels import SYNTAXES
-from pacs.collect import Collection, Receipt
+from pacs.collect import Collection
 from pacs.config import ListenSection
 from pacs.errors import ListenError
 from pacs.files import Stored
@@ -33,8 +32,6 @@ OTHER_OBJECT = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 """Statuses of C-STORE (DICOM part 4, table B.2-1; part 7, annex C)."""
 TIDY_S = 60.0
-ANNOUNCED_SHARE = 0.25
-"""Of the quiet time: so long one announcement is good for what follows it in the same association."""
 PDU_BYTES = 65536
 
 _config.STORE_RECV_CHUNKED_DATASET = True  # straight to a file, never decoded
@@ -44,10 +41,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Visit:
-    """One association: what it stored last of each series, when that was announced, and the bytes since."""
+    """One association: what it has stored, and the bytes since its last object."""
 
-    stored: dict[str, Receipt] = field(default_factory=dict)
-    announced: dict[str, float] = field(default_factory=dict)
+    series: set[str] = field(default_factory=set)
     bytes: int = 0
 
 
@@ -108,8 +104,8 @@ class Listener:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
             (evt.EVT_DATA_RECV, self._count),
-            (evt.EVT_RELEASED, self._ended),
-            (evt.EVT_CONN_CLOSE, self._ended),
+            (evt.EVT_RELEASED, self._released),
+            (evt.EVT_CONN_CLOSE, lambda event: self._visits.pop(event.assoc, None)),
         ]
 
     def _visit(self, association: Association) -> _Visit:
@@ -133,34 +129,23 @@ class Listener:
             return OUT_OF_RESOURCES
 
     def _keep(self, event: evt.Event, visit: _Visit) -> int:
-        receipt = self.collection.keep(Path(event.dataset_path), sender=_sender(event.assoc))
-        if receipt.identity is None or receipt.series is None:
+        named = str(getattr(event.request, "AffectedSOPInstanceUID", ""))
+        (receipt,) = self.collection.receive([Path(event.dataset_path)], sender=_sender(event.assoc), instance=named)
+        if receipt.identity is None:
             return CANNOT_UNDERSTAND
-        self._announce(receipt, receipt.series, visit, sender=_sender(event.assoc))
-        if receipt.identity.instance != getattr(event.request, "AffectedSOPInstanceUID", None):
+        if receipt.series is None:
             return OTHER_OBJECT
+        visit.series.add(receipt.series)
         return DUPLICATE if receipt.stored is Stored.OTHER else SUCCESS
 
-    def _announce(self, receipt: Receipt, series: str, visit: _Visit, *, sender: str) -> None:
-        """Announce it, unless that was done of its series so lately that it is not near being complete."""
-        now = time.monotonic()
-        visit.stored[series] = receipt
-        if now - visit.announced.get(series, -math.inf) >= self.collection.config.quiet_s * ANNOUNCED_SHARE:
-            self.collection.announce([receipt], sender=sender)
-            visit.announced[series] = now
-
-    def _ended(self, event: evt.Event) -> None:
-        """The association is over. Where it was released, the sender has said all it had to say, and its series need
-        not be quiet any longer."""
+    def _released(self, event: evt.Event) -> None:
+        """The sender has said all it had to say, so its series need not be quiet any longer."""
         visit = self._visits.pop(event.assoc, None)
-        if visit is None or not visit.stored:
-            return
-        try:
-            self.collection.announce(visit.stored.values(), sender=_sender(event.assoc))
-            if event.event is evt.EVT_RELEASED:
-                self.collection.series.released(sorted(visit.stored))
-        except SQLAlchemyError:
-            log.exception("the series are looked at once they were quiet")
+        if visit is not None and visit.series:
+            try:
+                self.collection.series.released(sorted(visit.series))
+            except SQLAlchemyError:
+                log.exception("the series are looked at once they were quiet")
 
     def _tidy(self) -> None:
         """Remove what associations left that broke amid an object."""

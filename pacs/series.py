@@ -104,11 +104,17 @@ class SeriesRepository:
         with Session(self._engine) as session:
             return session.scalars(select(Series.id).where(Series.job_id == job_id)).all()
 
-    def forget(self, identifiers: Sequence[str]) -> Sequence[str]:
-        """Delete the rows of settled series; those deleted."""
+    def forget(self, identifier: str, erase: Callable[[str], None]) -> bool:
+        """Delete a settled series; False where it is not settled.
+
+        ``erase`` is called for its files before the row is let go of: what comes of it meanwhile waits, and stays.
+        """
         with self._writer.begin() as connection:
-            gone = delete(Series).where(Series.id.in_(identifiers), Series.due_at.is_(None)).returning(Series.id)
-            return connection.scalars(gone).all()
+            gone = delete(Series).where(Series.id == identifier, Series.due_at.is_(None))
+            if connection.execute(gone).rowcount != 1:
+                return False
+            erase(identifier)
+            return True
 
     def stale(self, age_s: float) -> Sequence[str]:
         """Settled series of which nothing came for so long."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from model_store.calibration import CalibrationRow
 from model_store.contract import QUANTILES
@@ -183,3 +185,36 @@ def publish_tiny(
         return Registry(store, shipped=None).publish(manifest, network.weights, calibration)
 
     return publish
+
+
+@pytest.fixture(scope="session")
+def make_slices() -> Callable[..., list[Path]]:
+    """Write the slices of a made-up MR series, each a file of its own; keyword arguments replace elements."""
+
+    def make(folder: Path, count: int = 3, *, first: int = 1, uid: str = "1.2.826.0.1.5", **changes: Any) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [_slice(folder / f"{number:04}.dcm", number, uid, changes) for number in range(first, first + count)]
+
+    return make
+
+
+def _slice(path: Path, number: int, uid: str, changes: dict[str, Any]) -> Path:
+    """16 x 20 pixels of 1 mm, noise; slice ``number`` lies at that many mm. Study and series: ``uid`` with 1, 2."""
+    one = Dataset()
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    one.SOPClassUID, one.SOPInstanceUID = MRImageStorage, f"{uid}.2.{number}"
+    one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = f"{uid}.1", f"{uid}.2", f"{uid}.3"
+    one.Modality, one.SeriesDescription, one.BodyPartExamined = "MR", "T1 MPRAGE", "HEAD"
+    one.PatientName, one.PatientID, one.PatientBirthDate, one.PatientSex = "Doe^Jane", "P1", "", ""
+    one.StudyDate, one.StudyTime, one.StudyID, one.AccessionNumber = "20260101", "120000", "1", ""
+    one.ReferringPhysicianName, one.SeriesNumber, one.InstanceNumber = "", 1, number
+    one.ImageOrientationPatient, one.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, number]
+    one.PixelSpacing, one.SliceThickness = [1, 1], 1
+    one.Rows, one.Columns, one.SamplesPerPixel, one.PhotometricInterpretation = 20, 16, 1, "MONOCHROME2"
+    one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 0
+    one.PixelData = np.random.default_rng(number).integers(150, 300, (20, 16)).astype("<u2").tobytes()
+    for keyword, value in changes.items():
+        setattr(one, keyword, value)
+    one.save_as(path, enforce_file_format=True)
+    return path
