@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from typing import Any
 
 from pacs.config import Tls
 from pacs.errors import InvalidPacsConfigError
@@ -32,9 +33,22 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     if tls.certificate is None:
         raise InvalidPacsConfigError("the listener's TLS needs a certificate")
     try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.authority)
+        context = _LateHandshake(ssl.PROTOCOL_TLS_SERVER)
+        if tls.authority is not None:
+            context.load_verify_locations(tls.authority)
         context.load_cert_chain(tls.certificate, tls.key)
     except (OSError, ssl.SSLError) as error:
         raise InvalidPacsConfigError(f"a certificate or key cannot be read: {error}") from error
     context.verify_mode = ssl.CERT_REQUIRED if tls.authority is not None else ssl.CERT_NONE
     return context
+
+
+class _LateHandshake(ssl.SSLContext):
+    """Leaves the handshake to the first read, which is the association's own thread's.
+
+    pynetdicom would do it in the thread that accepts connections, where one silent client keeps all others waiting.
+    """
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        """As `ssl.SSLContext.wrap_socket`, without a handshake yet."""
+        return super().wrap_socket(*arguments, **{**options, "do_handshake_on_connect": False})
