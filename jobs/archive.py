@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from jobs.database import writing
@@ -14,7 +14,10 @@ from jobs.models import Delivery, DicomObject, Job
 from jobs.state import DeliveryState
 
 PAGE_MAX = 500
-"""Most objects one page of a search holds."""
+"""Most groups one page of a search holds."""
+
+Wanted = Mapping[str, str | Sequence[str]]
+"""Columns of `DicomObject` and the value, or the values, that they may have."""
 
 
 def add_objects(
@@ -38,17 +41,28 @@ class ObjectRepository:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def find(
-        self, values: Mapping[str, str], *, limit: int = PAGE_MAX, offset: int = 0
-    ) -> Sequence[tuple[DicomObject, Job]]:
+    def find(self, values: Wanted) -> Sequence[tuple[DicomObject, Job]]:
         """Objects whose columns have these values, with their jobs, those of the newest job first."""
-        query = select(DicomObject, Job).join(Job, Job.id == DicomObject.job_id)
-        for column, value in values.items():
-            query = query.where(getattr(DicomObject, column) == value)
+        query = select(DicomObject, Job).where(*_conditions(values))
         query = query.order_by(Job.created_at.desc(), Job.id, DicomObject.file.desc())
         with Session(self._engine) as session:
-            rows = session.execute(query.limit(min(limit, PAGE_MAX)).offset(offset)).all()
-        return [(made, job) for made, job in rows]
+            return [(made, job) for made, job in session.execute(query)]
+
+    def groups(
+        self, columns: Sequence[str], values: Wanted, *, limit: int = PAGE_MAX, offset: int = 0
+    ) -> Sequence[tuple[str, ...]]:
+        """The distinct values of ``columns`` among the objects that fit, those with the newest job first."""
+        keys = [getattr(DicomObject, column) for column in columns]
+        query = select(*keys).where(*_conditions(values)).group_by(*keys)
+        query = query.order_by(func.max(Job.created_at).desc(), *keys)
+        with Session(self._engine) as session:
+            return [tuple(row) for row in session.execute(query.limit(min(limit, PAGE_MAX)).offset(offset))]
+
+
+def _conditions(values: Wanted) -> list[ColumnElement[bool]]:
+    """That an object has these values; the job is its own."""
+    wanted = ((column, [value] if isinstance(value, str) else value) for column, value in values.items())
+    return [Job.id == DicomObject.job_id, *(getattr(DicomObject, column).in_(value) for column, value in wanted)]
 
 
 class DeliveryRepository:

@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from jobs.archive import PAGE_MAX
 from jobs.models import DicomObject, Job
 from pacs.multipart import related
-from service.dicom_json import dicom_json, element
+from service.dicom_json import MEDIA_TYPE, dicom_json, element
 from service.errors import Problem
 from service.gateway import Gateway, TheGateway
 from service.negotiation import accepts
@@ -130,17 +130,19 @@ def instance(
 
 
 @router.get("/studies/{study}/metadata", summary="Metadata of a study", response_model=None, responses=_GONE)
-def study_metadata(gateway: TheGateway, study: str) -> Response:
+def study_metadata(gateway: TheGateway, study: str, accept: Annotated[str | None, Header()] = None) -> Response:
     """WADO-RS: the results' attributes without their pixels."""
-    return _metadata(gateway, {"study_uid": study})
+    return _metadata(gateway, {"study_uid": study}, accept)
 
 
 @router.get(
     "/studies/{study}/series/{series}/metadata", summary="Metadata of a series", response_model=None, responses=_GONE
 )
-def series_metadata(gateway: TheGateway, study: str, series: str) -> Response:
+def series_metadata(
+    gateway: TheGateway, study: str, series: str, accept: Annotated[str | None, Header()] = None
+) -> Response:
     """WADO-RS: as of a study."""
-    return _metadata(gateway, {"study_uid": study, "series_uid": series})
+    return _metadata(gateway, {"study_uid": study, "series_uid": series}, accept)
 
 
 @router.get(
@@ -149,25 +151,26 @@ def series_metadata(gateway: TheGateway, study: str, series: str) -> Response:
     response_model=None,
     responses=_GONE,
 )
-def instance_metadata(gateway: TheGateway, study: str, series: str, instance: str) -> Response:
+def instance_metadata(
+    gateway: TheGateway, study: str, series: str, instance: str, accept: Annotated[str | None, Header()] = None
+) -> Response:
     """WADO-RS: as of a study."""
-    return _metadata(gateway, {"study_uid": study, "series_uid": series, "sop_instance_uid": instance})
+    return _metadata(gateway, {"study_uid": study, "series_uid": series, "sop_instance_uid": instance}, accept)
 
 
 def _search(
     request: Request, gateway: Gateway, level: str, within: Mapping[str, str], *, limit: int, offset: int
 ) -> Response:
-    values = dict(within)
+    values = {column: [value] for column, value in within.items()}
     for name, value in request.query_params.multi_items():
         if name in FILTERS:
-            values[FILTERS[name]] = value
+            column, wanted = FILTERS[name], value.split(",")  # a list of identifiers (DICOM part 4, C.2.2.2.2)
+            values[column] = [one for one in wanted if one in values.get(column, wanted)]
         elif name not in IGNORED:  # a filter that is passed over would show other patients' results
             raise Problem("invalid_parameter", f"searches go by {', '.join(one for one in FILTERS if one.isalpha())}")
-    groups: dict[tuple[str, ...], list[Found]] = {}
-    for found in gateway.objects.find(values):
-        groups.setdefault(tuple(getattr(found[0], column) for column in GROUP[level]), []).append(found)
-    chosen = [*groups.values()][offset : offset + limit]
-    answers = [_answer(gateway, level, group) for group in chosen]
+    keys = gateway.objects.groups(GROUP[level], values, limit=limit, offset=offset)
+    groups = (gateway.objects.find({**values, **dict(zip(GROUP[level], key, strict=True))}) for key in keys)
+    answers = [_answer(gateway, level, group) for group in groups if group]
     return dicom_json([one for one in answers if one is not None])
 
 
@@ -199,7 +202,9 @@ def _file(gateway: Gateway, made: DicomObject, job: Job) -> Path:
     return gateway.blobs.result_dir(job.id, job.attempt) / made.file
 
 
-def _metadata(gateway: Gateway, within: Mapping[str, str]) -> Response:
+def _metadata(gateway: Gateway, within: Mapping[str, str], accept: str | None) -> Response:
+    if not accepts(accept, MEDIA_TYPE, "application/json"):
+        raise Problem("not_acceptable", f"on offer: {MEDIA_TYPE}")
     found = [_attributes(gateway, *one) for one in gateway.objects.find(within)]
     there = [one for one in found if one is not None]
     if not there:
@@ -208,7 +213,7 @@ def _metadata(gateway: Gateway, within: Mapping[str, str]) -> Response:
 
 
 def _retrieve(gateway: Gateway, within: Mapping[str, str], accept: str | None) -> Response:
-    if not accepts(accept, "multipart/related", "application/dicom"):
+    if not accepts(accept, "multipart/related"):
         raise Problem("not_acceptable", "on offer: multipart/related; type=application/dicom")
     files = [_file(gateway, *one) for one in gateway.objects.find(within)]
     if not files or not all(one.is_file() for one in files):

@@ -15,9 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from model_store.manifest import Manifest
 from ncagate import private_redis
+from ncagate.orthanc import free_ports
 
 Served = Callable[..., AbstractContextManager[Any]]
 
@@ -106,6 +109,50 @@ class TestPlaces:
     def test_a_part_that_never_starts_ends_it(self, served: Served) -> None:
         with pytest.raises(AssertionError, match="does not start"), served(NCAGATE_DATABASE_URL="nonsense://nowhere"):
             pass
+
+
+class TestArchives:
+    @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # pynetdicom leaves what did not connect
+    def test_what_the_file_asks_for_is_started_replaced_and_stopped(self, served: Served, tmp_path: Path) -> None:
+        (port,) = free_ports(1)
+        (tmp_path / "pacs.toml").write_text(
+            f'[listen]\nhost = "127.0.0.1"\nport = {port}\n\n[[destination]]\nname = "archive"\nkind = "stow"\n'
+            'url = "http://127.0.0.1:1/dicom-web"\n'
+        )
+        with served(NCAGATE_PACS=str(tmp_path / "pacs.toml")) as stack:
+            assert stack.status()["pids"].keys() == {"gateway", "worker", "Redis", "listener", "deliverer"}
+            for name in ("listener", "deliverer"):
+                pid = stack.pid(name)
+                os.kill(pid, signal.SIGKILL)
+                wait_replaced(stack, name, pid)
+            assert echoes(port)
+            family = stack.family()
+            stack.process.terminate()
+            assert stack.process.wait(20) == 0
+            assert wait_gone(family) == []
+
+    def test_a_file_that_cannot_be_is_told_in_a_line(self, tmp_path: Path) -> None:
+        (tmp_path / "pacs.toml").write_text("quiet_s = 0")
+        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", "0", "--data", str(tmp_path / "data")]
+        environment = os.environ | {"NCAGATE_PACS": str(tmp_path / "pacs.toml")}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+        assert done.returncode == 2
+        assert done.stderr.rstrip().endswith("[invalid_pacs_config]")
+
+
+def echoes(port: int) -> bool:
+    """Whether a C-ECHO is answered there within some seconds."""
+    entity = AE(ae_title="PACS")
+    entity.add_requested_context(Verification)
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        association = entity.associate("127.0.0.1", port, ae_title="NCAGATE")
+        if association.is_established:
+            status = association.send_c_echo().Status
+            association.release()
+            return bool(status == 0x0000)
+        time.sleep(0.1)
+    return False
 
 
 class TestStop:
