@@ -37,7 +37,7 @@ ENCODINGS = (
     "MR_small_jpeg_ls_lossless.dcm", "MR_small_padded.dcm",
 )  # fmt: skip
 Series = Callable[..., list[Path]]
-WheelFile = Callable[[str], Path]
+IodErrors = Callable[[Path, str], list[str]]
 
 
 def keyed(uid: str) -> str:
@@ -208,8 +208,10 @@ class TestResults:
             assert [one for one in IDENTIFYING[:-1] if one.encode() in path.read_bytes()] == []
 
     @pytest.mark.parametrize("name", REAL)
-    def test_of_real_ones(self, shared_data: Path, tmp_path: Path, name: str) -> None:
+    def test_of_real_ones(self, shared_data: Path, tmp_path: Path, iod_errors: IodErrors, name: str) -> None:
         self.check([one for one in (shared_data / "dicom" / name).rglob("*") if one.is_file()], tmp_path)
+        assert iod_errors(tmp_path / "segmentation.dcm", "Segmentation") == []
+        assert iod_errors(tmp_path / "report.dcm", "ComprehensiveSR") == []
 
     def test_of_names_in_other_characters(self, series: Series, tmp_path: Path) -> None:
         def rename(dataset: Any, number: int) -> None:
