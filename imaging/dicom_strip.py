@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -158,6 +158,7 @@ def _table() -> tuple[dict[int, Action], list[tuple[int, int, Action]]]:
     return single, repeating
 
 
+@lru_cache(maxsize=4096)
 def action_for(tag: BaseTag, vr: str) -> Action | None:
     """What is done with an element; None: it stays as it is, and of a sequence the items are looked at."""
     if tag.is_private or not dictionary_has_tag(tag):
@@ -209,14 +210,19 @@ def _texts(element: DataElement) -> list[str]:
 def _values(dataset: Dataset, *, implicit: bool, little: bool) -> bytes:
     out = DicomBytesIO()
     out.is_implicit_VR, out.is_little_endian = implicit, little
-    for tag in sorted(tags_taken()):
+    for tag in tags_taken():
         if tag in dataset:
             write_data_element(out, dataset.get_item(tag))
     return out.getvalue()
 
 
-def tags_taken() -> Iterator[BaseTag]:
+@cache
+def tags_taken() -> tuple[BaseTag, ...]:
     """What results would repeat, and stripping takes; and the characters that it is written in."""
+    return tuple(sorted(_taken()))
+
+
+def _taken() -> Iterator[BaseTag]:
     for tag in map(BaseTag, REFERENCE_TAGS):
         action = action_for(tag, dictionary_VR(tag))
         if keyword_for_tag(tag) == "SpecificCharacterSet" or (action is not None and action is not Action.UID):

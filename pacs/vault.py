@@ -72,7 +72,9 @@ class Vault:
         folder = self._root / series
         with ExitStack() as stack:
             while True:
-                folder.mkdir(exist_ok=True, mode=0o700)
+                if not folder.is_dir():
+                    folder.mkdir(exist_ok=True, mode=0o700)
+                    sync(self._root)
                 with suppress(FileNotFoundError):  # erased meanwhile
                     stack.enter_context(locked(folder))
                     if folder.is_dir():
@@ -143,7 +145,6 @@ class Vault:
         finally:
             Path(name).unlink(missing_ok=True)
         sync(path.parent)
-        sync(path.parent.parent)
 
 
 def _read_key(path: Path) -> bytes:
