@@ -183,9 +183,11 @@ def _walk(dataset: Dataset, replace: _Replacer) -> None:
             case Action.EMPTY | Action.DUMMY | Action.UID as action:
                 value = DUMMIES.get(vr) if action is Action.DUMMY else None
                 dataset[tag] = DataElement(tag, vr, value if vr != "SQ" else Items())
-            case _ if vr == "SQ":
+            case _ if vr == "SQ" and isinstance(dataset[tag].value, Items):
                 for item in dataset[tag].value:
                     _walk(item, replace)
+            case _ if vr == "SQ":  # bytes that nothing is known of
+                del dataset[tag]
 
 
 def _vr(dataset: Dataset, tag: BaseTag) -> str:

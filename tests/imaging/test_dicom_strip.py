@@ -1,4 +1,5 @@
 import hmac
+import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,10 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -106,6 +110,22 @@ class TestWhatIsTaken:
         kept = (tmp_path / "s" / "0000").read_bytes()
         old = [str(before[one].value) for one in ("SOPInstanceUID", "StudyInstanceUID")]
         assert [one for one in (*IDENTIFYING[:-1], *old) if one.encode() in kept] == []
+
+    @pytest.mark.parametrize("padding", [0, 70_000])
+    def test_nor_in_sequences_of_unknown_kind(self, series: Series, tmp_path: Path, padding: int) -> None:
+        def hide(dataset: FileDataset, number: int) -> None:
+            item, out = Dataset(), DicomBytesIO()
+            item.PatientName, item.CodeMeaning = NAME, "x" * padding
+            out.is_implicit_VR, out.is_little_endian = True, True
+            write_dataset(out, item)
+            value = struct.pack("<HHL", 0xFFFE, 0xE000, out.tell()) + out.getvalue()
+            tag = Tag("AnatomicRegionSequence")
+            dataset[tag] = RawDataElement(tag, "UN", len(value), value, 0, False, True, True)
+
+        files = series(hide, count=1)
+        assert NAME.encode() in files[0].read_bytes()
+        (path,), _ = stripped(files, tmp_path / "s")
+        assert NAME.encode() not in path.read_bytes()
 
     def test_and_it_says_so(self, series: Series, tmp_path: Path) -> None:
         (path,), _ = stripped(series(identify, count=1), tmp_path / "s")
