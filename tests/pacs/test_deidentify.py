@@ -2,9 +2,11 @@
 
 import io
 import stat
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ from jobs.repository import JobRepository
 from jobs.state import JobState, SeriesState
 from model_store.registry import Registry
 from ncagate.cli import app
+from ncagate.demo import OUT, serving
+from ncagate.orthanc import LOOPBACK, Orthanc, free_ports
+from ncagate.pacs_demo import modality, wait_for_results
 from ncagate.settings import Settings
 from pacs.collect import Collection, Receipt, open_collection
 from pacs.config import PacsConfig, load_pacs
@@ -41,6 +46,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 NAME, PATIENT, BORN, DAY, SECRET = "Quendola^Xyvira", "PAT-918273", "19310713", "20190817", "sekrit-81724"
 STUDY, SERIES, FRAME, INSTANCE = (f"1.2.276.99.{number}" for number in range(1, 5))
 IDENTIFYING = ("Quendola", "Xyvira", PATIENT, BORN, DAY, SECRET, "1.2.276.99.")
+Start = Callable[..., AbstractContextManager[Orthanc]]
 CONFIG = """
 [deidentify]
 key_file = "{key}"
@@ -109,13 +115,18 @@ class Place:
         return one
 
     def found(self, values: Sequence[str] = IDENTIFYING) -> list[tuple[str, str]]:
-        """Where any of the values lies in clear below the data folder, names included."""
-        return [
-            (str(path.relative_to(self.settings.data)), value)
-            for path in self.settings.data.rglob("*")
-            for value in values
-            if value in path.name or (path.is_file() and value.encode() in path.read_bytes())
-        ]
+        """Where any of the values lies in clear below the data folder."""
+        return found_in(self.settings.data, values)
+
+
+def found_in(folder: Path, values: Sequence[str] = IDENTIFYING) -> list[tuple[str, str]]:
+    """Where any of the values lies in clear below a folder, names included."""
+    found = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            content = path.read_bytes() if path.is_file() else b""
+            found += [(str(path), one) for one in values if one in path.name or one.encode() in content]
+    return found
 
 
 @pytest.fixture
@@ -365,6 +376,42 @@ class TestDelivery:
         assert collection.blobs.identities(job) == []
         left = [one for one in (place.settings.blobs / "identities").rglob("*") if one.is_file()]
         assert [one.name for one in left] == ["key-check"]
+
+
+class TestWithOrthanc:
+    @pytest.mark.parametrize("kind", ["stow", "cstore"])
+    def test_there_and_back(
+        self, orthanc: Start, scan: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        """All processes of the service, and an archive that sends its series and gets the results."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the service's data folder is made there
+        OUT.mkdir(exist_ok=True)  # for the service's log
+        http, dicom = free_ports(2)
+        key, routing = tmp_path / "key", tmp_path / "pacs.toml"
+        key.write_bytes(Fernet.generate_key())
+        addresses = {"NCAGATE_DICOMWEB": f"http://{LOOPBACK}:{http}/dicomweb", "NCAGATE_DICOM_PORT": str(dicom)}
+        with orthanc(NCAGATE_KIND=kind, ORTHANC_STABLE_AGE="1", **addresses) as stored:
+            table = CONFIG.replace("ARCHIVE", "ORTHANC").format(key=key, secret=SECRET, port=stored.dicom_port)
+            routing.write_text(f'quiet_s = 2\n{table}\n[listen]\nhost = "{LOOPBACK}"\nport = {dicom}\n')
+            with serving(port=http, NCAGATE_PACS=str(routing)):
+                stored.store(scan)
+                results = {modality(one): stored.files(one) for one in wait_for_results(stored, STUDY)}
+                (data,) = tmp_path.glob("ncagate-demo-*")
+                deadline = time.monotonic() + 10.0
+                while (left := found_in(data)) and time.monotonic() < deadline:  # a delivery may be ending
+                    time.sleep(0.1)
+                assert left == []
+        assert results.keys() >= {"SEG", "SR"}
+        for kind_of in ("SEG", "SR"):
+            (made,) = map(as_dataset, results[kind_of])
+            assert (made.PatientName, made.StudyInstanceUID) == (NAME, STUDY)
+        segmentation = as_dataset(results["SEG"][0])
+        (referenced,) = segmentation.ReferencedSeriesSequence
+        assert referenced.SeriesInstanceUID == SERIES
+        images = {str(as_dataset(one).SOPInstanceUID) for one in results["MR"]}
+        assert {str(one.ReferencedSOPInstanceUID) for one in referenced.ReferencedInstanceSequence} <= images
+        log = (OUT / "service.log").read_text()
+        assert [one for one in IDENTIFYING if one in log] == []
 
 
 class TestWithout:
