@@ -173,7 +173,7 @@ def _rest(file: BinaryIO, dataset: FileDataset, count: int) -> tuple[list[Frame]
     source = within(file, HEADER_BYTES + FRAME_BYTES * count)
     implicit, little = (bool(one) for one in dataset.original_encoding)
     frames, shared, tables = [frame_of(dataset)], Dataset(), Dataset()
-    while (element := _element(source, implicit=implicit, little=little)) is not None:
+    while (element := element_at(source, implicit=implicit, little=little)) is not None:
         tag, _, length = element
         if tag in PIXELS:
             return frames, _pixels(dataset, element, file.tell(), tables)
@@ -190,7 +190,7 @@ def _at_a_stop(tag: BaseTag, vr: str | None, length: int) -> bool:
     return tag in STOPS
 
 
-def _element(source: BinaryIO, *, implicit: bool, little: bool) -> tuple[int, str, int] | None:
+def element_at(source: BinaryIO, *, implicit: bool, little: bool) -> tuple[int, str, int] | None:
     """Tag, value representation and length of the element that starts here; None at the end of the file.
 
     Its value comes next.

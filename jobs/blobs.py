@@ -1,6 +1,7 @@
 """The files of the jobs: written aside, made durable, then renamed into place whole.
 
-Layout: ``<root>/jobs/<job>/input/0000..`` and ``<root>/jobs/<job>/result-<attempt>/``;
+Layout: ``<root>/jobs/<job>/input/0000..``, ``<root>/jobs/<job>/result-<attempt>/`` and, of images that were stripped
+of their identity, ``<root>/jobs/<job>/identities/``, locked;
 scratch is ``<root>/tmp``.
 """
 
@@ -61,6 +62,17 @@ class Blobs:
         home.mkdir(parents=True, exist_ok=True)
         _fsync_folder(self._jobs)
         return _publish(staged, home / "input")
+
+    def commit_identities(self, staged: Path, job_id: str) -> Path:
+        """Make the staged folder what was taken from the job's images; before its input, as that makes the job."""
+        home = self._home(job_id)
+        home.mkdir(parents=True, exist_ok=True)
+        return _publish(staged, home / "identities")
+
+    def identities(self, job_id: str) -> list[Path]:
+        """What was taken from the job's images, always in the same order."""
+        folder = self._home(job_id) / "identities"
+        return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def commit_result(self, staged: Path, job_id: str, attempt: int) -> Path:
         """Make the staged folder the result of one attempt, durably and all at once; the folder it became.

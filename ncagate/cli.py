@@ -65,7 +65,8 @@ def gateway(
     """Run the HTTP gateway alone (production: one of several, with a Redis and a database of their own)."""
     from ncagate.processes import run_gateway
 
-    run_gateway(_settings(), fd=fd)
+    with _told():
+        run_gateway(_settings(), fd=fd)
 
 
 @app.command()

@@ -127,6 +127,10 @@ def _archives(settings: Settings) -> list[Program]:
     """The processes that speak with archives, as far as the file asks for them."""
     config, environment = load_pacs(settings.pacs), _environment(settings)
     programs = []
+    if config.deidentify is not None:
+        from pacs.vault import Vault  # late, as most never need it
+
+        Vault(settings.blobs, config.deidentify.key_file)  # every child would fail without its key
     if config.listen is not None:
         programs.append(Program("listener", [*NCAGATE, "listen"], environment, stop_s=LISTENER_STOP_S))
     if config.destination:

@@ -26,6 +26,7 @@ from pacs.series import NAMESPACE, SeriesRepository, series_id
 
 if TYPE_CHECKING:
     from imaging.dicom_identity import Identity
+    from pacs.deidentify import Stripper
 
 LEASE_S = 60.0
 """How long one process has for making a job of a series before another one tries."""
@@ -64,6 +65,7 @@ class Collection:
     registry: Registry
     series: SeriesRepository
     files: SeriesFiles
+    stripper: Stripper | None = None
 
     def receive(
         self, staged: Sequence[Path], *, sender: str, study: str | None = None, instance: str | None = None
@@ -74,7 +76,7 @@ class Collection:
         """
         read = [_read(one) for one in staged]
         wanted = [_wanted(one.identity, study=study, instance=instance) for one in read]
-        series = {one.series: one for one in wanted if one is not None}.values()
+        series = {one.series: self._alias(one) for one in wanted if one is not None}.values()
         self._received(series, sender=sender)  # before the files: so nobody erases them, and none is without a row
         receipts = [
             receipt if identity is None else self._keep(file, identity, sender=sender)
@@ -105,15 +107,24 @@ class Collection:
 
     def _erase(self, identifiers: Sequence[str]) -> None:
         for one in identifiers:
-            self.series.forget(one, self.files.erase)
+            self.series.forget(one, self.files.erase if self.stripper is None else self.stripper.erase)
 
     def _received(self, series: Iterable[Identity], *, sender: str) -> None:
         for one in series:
             self.series.received(one, sender=sender, quiet_s=self.config.quiet_s)
 
     def _keep(self, file: Path, identity: Identity, *, sender: str) -> Receipt:
-        series = series_id(sender, identity.series)
-        return Receipt(identity, self.files.add(series, identity.instance, file), series)
+        series = series_id(sender, self._alias(identity).series)
+        if self.stripper is None:
+            return Receipt(identity, self.files.add(series, identity.instance, file), series)
+        try:
+            return Receipt(identity, self.stripper.keep(series, identity, file), series)
+        except ImagingError as error:
+            return Receipt(None, error=error)
+
+    def _alias(self, identity: Identity) -> Identity:
+        """What an object is kept as."""
+        return identity if self.stripper is None else self.stripper.alias(identity)
 
     def _submit(self, series: Series, send: Callable[[str], object]) -> None:
         with self.files.alone(series.id) as alone:
@@ -122,10 +133,13 @@ class Collection:
 
     def _decide(self, series: Series, send: Callable[[str], object]) -> None:
         files = self.files.instances(series.id)
-        route = find_route(self.config.route, _identity(files[0]), sender=series.sender) if files else None
+        route = find_route(self.config.route, self._was(series, files[0]), sender=series.sender) if files else None
         if route is None:
             if self.series.settle(series, SeriesState.UNROUTED, route=None):
-                self.files.discard(files)
+                if self.stripper is not None:
+                    self.stripper.discard(series.id, files)
+                else:
+                    self.files.discard(files)
                 log.info("series %s: %d instances, and no route wants them", series.id, len(files))
             return
         try:
@@ -135,21 +149,30 @@ class Collection:
             log.warning("series %s: route %s leads nowhere: %s", series.id, route.name, error)
             return
         job_id = uuid5(NAMESPACE, f"{series.id} {set_digest(files)}").hex
-        new = self._make_job(job_id, files, request)
+        new = self._make_job(job_id, series, files, request)
         self.series.settle(series, SeriesState.SUBMITTED, route=route.name, job_id=job_id)
         if new:
             log.info("series %s: %d instances became job %s by route %s", series.id, len(files), job_id, route.name)
             send(job_id)
 
-    def _make_job(self, job_id: str, files: list[Path], request: JobRequest) -> bool:
+    def _make_job(self, job_id: str, series: Series, files: list[Path], request: JobRequest) -> bool:
         """Create the job; False where the same instances have become one before."""
         if self.jobs.get(job_id) is not None:
             return False
         self.blobs.erase(job_id)  # what a crash may have left
+        if self.stripper is not None:
+            with self.blobs.staging() as staged:
+                if self.stripper.vault.link_into(series.id, files, staged):
+                    self.blobs.commit_identities(staged, job_id)
         with self.blobs.staging() as staged:
             self.files.link_into(files, staged)
             submit(self.jobs, self.blobs, job_id, staged=staged, request=request)
         return True
+
+    def _was(self, series: Series, file: Path) -> Identity:
+        """What an object was when it came, for the routes."""
+        taken = None if self.stripper is None else self.stripper.vault.get(series.id, file.name)
+        return _identity(file) if taken is None else taken.identity
 
 
 def _read(file: Path) -> Receipt:
@@ -173,13 +196,28 @@ def _identity(file: Path) -> Identity:
 
 
 def open_collection(settings: Settings, *, config: PacsConfig, jobs: JobRepository, registry: Registry) -> Collection:
-    """The collection of this deployment."""
+    """The collection of this deployment.
+
+    Raises:
+        IdentityKeyError, WrongIdentityKeyError: of a file of routes that asks for de-identification.
+    """
+    blobs, files = Blobs(settings.blobs), SeriesFiles(settings.blobs)
     return Collection(
         settings=settings,
         config=config,
         jobs=jobs,
-        blobs=Blobs(settings.blobs),
+        blobs=blobs,
         registry=registry,
         series=SeriesRepository(jobs.engine),
-        files=SeriesFiles(settings.blobs),
+        files=files,
+        stripper=_stripper(settings, config, files, blobs),
     )
+
+
+def _stripper(settings: Settings, config: PacsConfig, files: SeriesFiles, blobs: Blobs) -> Stripper | None:
+    if config.deidentify is None:
+        return None
+    from pacs.deidentify import Stripper  # late, as of `_identity`
+    from pacs.vault import Vault
+
+    return Stripper(Vault(settings.blobs, config.deidentify.key_file), files, blobs)

@@ -7,6 +7,9 @@ ae_title = "NCAGATE"
 port = 11112
 calling = ["PACS"]                 # application entities that may send; empty: any
 
+[deidentify]                       # strip what arrives; see docs/pacs.md
+key_file = "/run/secrets/identity_key"
+
 [[route]]                          # the first that fits decides; patterns are regular expressions
 name = "hippocampus"
 modality = "MR"
@@ -104,6 +107,12 @@ class ListenSection(_Section):
     tls: Tls | None = None
 
 
+class DeidentifySection(_Section):
+    """What arrives is stripped of its patient's identity, which ``key_file`` locks (Fernet: 32 bytes in base64)."""
+
+    key_file: Path
+
+
 class Route(Wish):
     """What is done with a series. Patterns match the whole value, in any case; a value that is absent is empty.
 
@@ -185,6 +194,7 @@ class PacsConfig(_Section):
 
     quiet_s: PositiveFloat = 10.0
     listen: ListenSection | None = None
+    deidentify: DeidentifySection | None = None
     route: tuple[Route, ...] = ()
     destination: tuple[Annotated[Destination, Field(discriminator="kind")], ...] = ()
 

@@ -22,8 +22,10 @@ from jobs.state import DeliveryState
 from ncagate.settings import Settings
 from pacs.config import Destination, PacsConfig, StowDestination
 from pacs.cstore import send_cstore
+from pacs.deidentify import restored
 from pacs.errors import DeliveryError, RefusedError
 from pacs.stow import send_stow
+from pacs.vault import Vault
 
 POLL_S = 1.0
 """How often an idle thread looks for what is due."""
@@ -48,6 +50,7 @@ class Deliverer:
     objects: ObjectRepository
     blobs: Blobs
     clock: Callable[[], float] = time.time
+    vault: Vault | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Send until ``stop`` is set."""
@@ -87,10 +90,11 @@ class Deliverer:
     def _send(self, job: Job, objects: Sequence[DicomObject]) -> None:
         folder = self.blobs.result_dir(job.id, job.attempt)
         files = [folder / made.file for made in objects]
-        if isinstance(self.destination, StowDestination):
-            send_stow(self.destination, files)
-        else:
-            send_cstore(self.destination, files)
+        with restored(files, job.id, blobs=self.blobs, vault=self.vault) as ready:
+            if isinstance(self.destination, StowDestination):
+                send_stow(self.destination, ready)
+            else:
+                send_cstore(self.destination, ready)
 
     def _failed(self, claimed: Delivery, job: Job, error: DeliveryError) -> None:
         refused = isinstance(error, RefusedError)
@@ -105,11 +109,16 @@ class Deliverer:
 
 
 def deliverers(settings: Settings, config: PacsConfig) -> list[Deliverer]:
-    """One for each archive of the file."""
+    """One for each archive of the file.
+
+    Raises:
+        IdentityKeyError, WrongIdentityKeyError: of a file that asks for de-identification.
+    """
+    vault = None if config.deidentify is None else Vault(settings.blobs, config.deidentify.key_file)
     engine = open_database(settings.database)
     deliveries, objects = DeliveryRepository(engine), ObjectRepository(engine)
     blobs = Blobs(settings.blobs)
-    return [Deliverer(one, deliveries, objects, blobs) for one in config.destination]
+    return [Deliverer(one, deliveries, objects, blobs, vault=vault) for one in config.destination]
 
 
 def deliver_until(stop: threading.Event, settings: Settings, config: PacsConfig) -> None:

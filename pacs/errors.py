@@ -29,6 +29,30 @@ class RefusedError(DeliveryError):
     code = "delivery_refused"
 
 
+class IdentityKeyError(PacsError):
+    """The key that identities are locked with cannot be read, or is none."""
+
+    code = "identity_key_unreadable"
+
+
+class WrongIdentityKeyError(PacsError):
+    """The key is another than that which identities are locked with."""
+
+    code = "identity_key_wrong"
+
+
+class IdentityUnreadableError(PacsError):
+    """What was taken from an object cannot be unlocked."""
+
+    code = "identity_unreadable"
+
+
+class IdentitiesLockedError(DeliveryError):
+    """A result cannot be given back its patient's identity, without which no archive gets it."""
+
+    code = "identities_locked"
+
+
 class ListenError(PacsError):
     """The address for associations cannot be bound to."""
 

@@ -31,8 +31,7 @@ class SeriesFiles:
 
     def add(self, series: str, instance: str, staged: Path) -> Stored:
         """Keep an instance durably. It may come again; the first one stays."""
-        folder = self._folder(series)
-        target = folder / hashlib.sha256(instance.encode()).hexdigest()[:40]
+        folder, target = self._folder(series), self.path(series, instance)
         sync(staged)
         try:
             os.link(staged, target)
@@ -40,6 +39,10 @@ class SeriesFiles:
             return Stored.SAME if filecmp.cmp(staged, target, shallow=False) else Stored.OTHER
         sync(folder)
         return Stored.NEW
+
+    def path(self, series: str, instance: str) -> Path:
+        """Where an instance is, or would be."""
+        return self._root / series / hashlib.sha256(instance.encode()).hexdigest()[:40]
 
     def _folder(self, series: str) -> Path:
         """The series' folder, made durably where it is new."""
