@@ -145,7 +145,7 @@ class StowDestination(_Section):
     Attributes:
         url: of the DICOMweb service, without `/studies`.
         flagged: whether it gets flagged masks as well.
-        timeout_s: of one attempt.
+        timeout_s: of every wait for the archive: to connect, to send, to read.
     """
 
     kind: Literal["stow"]
