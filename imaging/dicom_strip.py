@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
+from pydicom.datadict import DicomDictionary, dictionary_has_tag, dictionary_VR, keyword_for_tag  # type: ignore[attr-defined]
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO, DicomFileLike
-from pydicom.filereader import read_dataset, read_partial
+from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_data_element, write_dataset, write_file_meta_info
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag
 
 from imaging.dicom_deflated import inflate, is_deflated
-from imaging.dicom_file import MAGIC, NATIVE, PIXELS, PREAMBLE_BYTES, parsing, within
+from imaging.dicom_file import MAGIC, NATIVE, PIXELS, PREAMBLE_BYTES, parsing, read_elements, within
 from imaging.dicom_header import element_at
 from imaging.dicom_reference import REFERENCE_TAGS
 from imaging.errors import CorruptFileError
@@ -34,8 +34,8 @@ from imaging.limits import Limits
 
 EDITION = "dicomfields_2026c"
 """Of table E.1-1."""
-HEADER_BYTES = 32 << 20
-"""Most of a header, which is read whole, private elements and all."""
+HEADER_BYTES = 16 << 20
+"""Most that is read of a header: elements to be removed are skipped unread. Frames take 2 to 3 kB each."""
 CHUNK_BYTES = 1 << 20
 UNDEFINED = 0xFFFFFFFF
 ITEM, END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -116,7 +116,7 @@ def strip(path: Path, target: Path, *, replace_uid: Callable[[str], str]) -> Str
         finally:
             plain.unlink(missing_ok=True)
     with parsing(damaged), path.open("rb") as file, target.open("xb") as out:
-        dataset = read_partial(within(file, HEADER_BYTES), stop_when=lambda tag, *_: tag in PIXELS, force=True)
+        dataset = read_elements(within(file, HEADER_BYTES), tags_read(), stop=frozenset(PIXELS))
         implicit, little = (bool(one) for one in dataset.original_encoding)
         values = _values(dataset, implicit=implicit, little=little)
         uids: dict[str, str] = {}
@@ -222,6 +222,13 @@ def _values(dataset: Dataset, *, implicit: bool, little: bool) -> bytes:
 def tags_taken() -> tuple[BaseTag, ...]:
     """What results would repeat, and stripping takes; and the characters that it is written in."""
     return tuple(sorted(_taken()))
+
+
+@cache
+def tags_read() -> tuple[BaseTag, ...]:
+    """What stays in some form, and what is taken; the rest of a header, however much it is, is not looked at."""
+    every = ((BaseTag(tag), entry[0]) for tag, entry in DicomDictionary.items())
+    return (*tags_taken(), *(tag for tag, vr in every if action_for(tag, vr) is not Action.REMOVE))
 
 
 def _taken() -> Iterator[BaseTag]:

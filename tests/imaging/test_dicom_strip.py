@@ -200,9 +200,17 @@ class TestWhatStays:
         (again,), _ = stripped(files, tmp_path / "b")
         assert first.read_bytes() == again.read_bytes()
 
-    def test_a_header_without_end_is_refused(self, series: Series, tmp_path: Path) -> None:
+    def test_large_private_elements_are_passed_over(self, series: Series, tmp_path: Path) -> None:
         def grow(dataset: FileDataset, number: int) -> None:
             dataset.private_block(0x0009, "ACME", create=True).add_new(1, "OB", bytes(33 << 20))
+
+        (kept,), _ = stripped(series(grow, count=1), tmp_path / "s")
+        assert kept.stat().st_size < 1 << 20
+
+    def test_a_header_without_end_is_refused(self, series: Series, tmp_path: Path) -> None:
+        def grow(dataset: FileDataset, number: int) -> None:
+            dataset.PurposeOfReferenceCodeSequence = Items([Dataset()])
+            dataset.PurposeOfReferenceCodeSequence[0].RedPaletteColorLookupTableData = bytes(17 << 20)
 
         with pytest.raises(CorruptFileError, match="larger than"):
             stripped(series(grow, count=1), tmp_path / "s")
