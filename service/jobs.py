@@ -176,10 +176,10 @@ def _shown(gateway: Gateway, job: Job) -> dict[str, Any]:
 
 
 def _erase(gateway: Gateway, job_id: str) -> Response:
+    gateway.collection.forget(job_id)  # first: what an archive sends again makes the same job, once this one is gone
     if not gateway.repository.erase(job_id):
         gateway.job(job_id)  # another request was faster: 404
     gateway.blobs.erase(job_id)
-    gateway.collection.forget(job_id)
     return Response(status_code=204)
 
 
