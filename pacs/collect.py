@@ -88,13 +88,12 @@ class Collection:
     def submit_complete(self, send: Callable[[str], object]) -> int:
         """Make jobs of the series that are complete, and ``send`` them; how many were looked at."""
         looked = 0
-        while looked < ROUND_MAX and (claimed := self.series.claim_due(LEASE_S, limit=1)):  # the lease is of one series
+        while looked < ROUND_MAX and (claimed := self.series.claim(LEASE_S)) is not None:
             looked += 1
-            for one in claimed:
-                try:
-                    self._submit(one, send)
-                except Exception:  # one series must not keep the others from being looked at; its lease runs out
-                    log.exception("series %s: no job could be made of it; it is tried again", one.id)
+            try:
+                self._submit(claimed, send)
+            except Exception:  # one series must not keep the others from being looked at; its lease runs out
+                log.exception("series %s: no job could be made of it; it is tried again", claimed.id)
         return looked
 
     def forget(self, job_id: str) -> None:

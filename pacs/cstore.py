@@ -11,15 +11,10 @@ from pynetdicom.association import Association
 
 from pacs.config import CStoreDestination
 from pacs.errors import DeliveryError, RefusedError
+from pacs.statuses import out_of_resources, stored
 from pacs.tls import client_context
 
-SUCCESS = 0x0000
-WARNINGS = range(0xB000, 0xC000)
-DUPLICATE = 0x0111
-"""The archive has the object already, which is what we want."""
-OUT_OF_RESOURCES = range(0xA700, 0xA800)
-REJECTED_TRANSIENT = 0x02  # part 8, 9.3.4
-"""Statuses of DICOM part 4, table B.2-1, and part 7, annex C."""
+REJECTED_TRANSIENT = 0x02  # DICOM part 8, 9.3.4
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # straight from the file, never decoded
 
@@ -67,7 +62,7 @@ def _store(association: Association, file: Path) -> None:
     except RuntimeError as error:
         raise DeliveryError("the association broke") from error
     code = status.get("Status")
-    if code is None or code in OUT_OF_RESOURCES:
+    if code is None or out_of_resources(code):
         raise DeliveryError("no answer" if code is None else f"status {code:04X}")
-    if code not in (SUCCESS, DUPLICATE) and code not in WARNINGS:
+    if not stored(code):
         raise RefusedError(f"status {code:04X}")

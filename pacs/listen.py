@@ -26,14 +26,9 @@ from pacs.collect import Collection
 from pacs.config import ListenSection
 from pacs.errors import ListenError
 from pacs.files import Stored
+from pacs.statuses import CANNOT_UNDERSTAND, DUPLICATE, OTHER_OBJECT, OUT_OF_RESOURCES, SUCCESS
 from pacs.tls import server_context
 
-SUCCESS = 0x0000
-DUPLICATE = 0x0111
-OUT_OF_RESOURCES = 0xA700
-OTHER_OBJECT = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-"""Statuses of C-STORE (DICOM part 4, table B.2-1; part 7, annex C)."""
 TIDY_S = 60.0
 PDU_BYTES = 65536
 PDU_BYTES_MAX = 1 << 20

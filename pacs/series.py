@@ -35,11 +35,6 @@ class SeriesRepository:
     def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
         self._engine, self._writer, self._clock = engine, writing(engine), clock
 
-    def get(self, identifier: str) -> Series | None:
-        """The series, or None."""
-        with Session(self._engine) as session:
-            return session.get(Series, identifier)
-
     def list(self, *, state: SeriesState | None = None, limit: int = 50) -> Sequence[Series]:
         """Series, the one that came last first."""
         query = select(Series).order_by(Series.received_at.desc(), Series.id).limit(min(limit, PAGE_MAX))
@@ -76,13 +71,14 @@ class SeriesRepository:
                 .values(due_at=self._clock())
             )
 
-    def claim_due(self, lease_s: float, *, limit: int = 100) -> Sequence[Series]:
-        """Take complete series, the oldest first; who does not settle one within the lease loses it to the next."""
+    def claim(self, lease_s: float) -> Series | None:
+        """Take the series that has been complete for longest; who does not settle it within the lease loses it to the
+        next. None where none is complete."""
         now = self._clock()
-        due = select(Series.id).where(Series.due_at <= now).order_by(Series.due_at).limit(limit)
-        change = update(Series).where(Series.id.in_(due.scalar_subquery()), Series.due_at <= now)
+        due = select(Series.id).where(Series.due_at <= now).order_by(Series.due_at).limit(1)
+        change = update(Series).where(Series.id == due.scalar_subquery(), Series.due_at <= now)
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            return session.scalars(change.values(due_at=now + lease_s).returning(Series)).all()
+            return session.scalars(change.values(due_at=now + lease_s).returning(Series)).one_or_none()
 
     def settle(
         self, claimed: Series, state: SeriesState, *, route: str | None, job_id: str | None = None, detail: str = ""

@@ -13,13 +13,12 @@ from pacs.config import StowDestination
 from pacs.errors import DeliveryError, RefusedError
 from pacs.multipart import related
 from pacs.secrets import read_secret
+from pacs.statuses import DUPLICATE
 from pacs.tls import client_context
 
 ANSWER_BYTES = 1 << 20
 """Most that is read of an answer."""
 FAILED_SOP_SEQUENCE, FAILURE_REASON = "00081198", "00081197"
-DUPLICATE = 0x0111
-"""Failure reason: the archive has the object already, which is what we want."""
 TRANSIENT = frozenset({408, 425, 429})
 """Refusals that pass."""
 

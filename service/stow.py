@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from pacs.collect import Receipt
 from pacs.files import Stored
+from pacs.statuses import CANNOT_UNDERSTAND, DUPLICATE, OTHER_STUDY
 from service.dicom_json import MEDIA_TYPE, dicom_json, element
 from service.errors import Problem
 from service.gateway import Gateway, TheGateway
@@ -25,10 +26,6 @@ router = APIRouter(prefix="/dicomweb", tags=["dicomweb"])
 
 SENDER = "dicomweb"
 """The sender of what comes this way, for routes."""
-CANNOT_UNDERSTAND = 0xC000
-OTHER_STUDY = 0xC409
-DUPLICATE = 0x0111
-"""Failure reasons (DICOM part 18, I.2.2; 0111 of part 7, C.4). C409: the address named another study."""
 
 _CONTENT = {MEDIA_TYPE: {"schema": {"type": "object"}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -158,7 +158,7 @@ class TestCompletion:
         series = desk.collection.series
         desk.receive(files[:1])
         desk.clock.now += 11.0
-        (claimed,) = series.claim_due(LEASE_S)
+        claimed = series.claim(LEASE_S)
         desk.receive(files[1:])
         assert not series.settle(claimed, SeriesState.SUBMITTED, route="heads", job_id="0" * 32)
         (job_id,) = desk.complete()
@@ -173,7 +173,7 @@ class TestCompletion:
         desk.clock.now += 11.0
 
         def send(job_id: str) -> None:
-            taken.append(other.series.claim_due(LEASE_S))
+            taken.append([*iter(lambda: other.series.claim(LEASE_S), None)])
 
         desk.collection.submit_complete(send)
         assert [len(one) for one in taken] == [2]

@@ -15,7 +15,7 @@ from dicomweb_client import DICOMwebClient
 from pydicom import dcmread
 
 from pacs.files import SeriesFiles
-from service.stow import CANNOT_UNDERSTAND, DUPLICATE, OTHER_STUDY
+from pacs.statuses import CANNOT_UNDERSTAND, DUPLICATE, OTHER_STUDY
 
 Slices = Callable[..., list[Path]]
 ROUTES = """
