@@ -43,9 +43,10 @@ def read_reference(path: Path) -> Dataset:
         for keyword in MAY_BE_EMPTY:
             if keyword not in dataset:
                 setattr(dataset, keyword, None)
-        header = read_header(path, limits=Limits())
-        if isinstance(header, ImageHeader) and header.count > 1:
-            _add_groups(dataset, [one.place for one in header.frames if one.place])
+        if int(dataset.get("NumberOfFrames") or 1) > 1:
+            header = read_header(path, limits=Limits())
+            if isinstance(header, ImageHeader):
+                _add_groups(dataset, [one.place for one in header.frames if one.place])
         return dataset
 
 
