@@ -17,6 +17,7 @@ from pydicom import dcmread
 from pacs.files import SeriesFiles
 from pacs.statuses import CANNOT_UNDERSTAND, DUPLICATE, OTHER_STUDY
 
+WAIT_S = 20.0
 Slices = Callable[..., list[Path]]
 ROUTES = """
 quiet_s = 0.2
@@ -180,6 +181,10 @@ class TestRefusal:
         head = f"POST /dicomweb/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {STOW}\r\nContent-Length: {len(content)}"
         with socket.create_connection(("127.0.0.1", service.port)) as peer:
             peer.sendall(head.encode() + b"\r\n\r\n" + content[:-50])
+            deadline = time.monotonic() + WAIT_S
+            while not service.leftovers():  # what it shall clean away has to be there first
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
 
 
 class TestSeries:
