@@ -74,13 +74,15 @@ class Place:
         self.settings.data.mkdir()
         upgrade(self.settings.database)
         self.jobs = JobRepository(open_database(self.settings.database))
-        self.port = port
+        self.pacs = folder / "pacs.toml"
+        self.archive_at(port)
+
+    def archive_at(self, port: int) -> None:
+        self.pacs.write_text(CONFIG.format(key=self.key, secret=SECRET, port=port))
 
     @property
     def config(self) -> PacsConfig:
-        path = self.folder / "pacs.toml"
-        path.write_text(CONFIG.format(key=self.key, secret=SECRET, port=self.port))
-        return load_pacs(path)
+        return load_pacs(self.pacs)
 
     def collection(self, config: PacsConfig | None = None) -> Collection:
         registry = Registry(self.settings.models)
@@ -169,7 +171,7 @@ def archive(place: Place) -> Iterator[list[bytes]]:
         entity.add_supported_context(kind)
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     assert server is not None
-    place.port = server.server_address[1]
+    place.archive_at(server.server_address[1])
     try:
         yield got
     finally:
