@@ -15,7 +15,7 @@ class JobsError(Exception):
 
 
 class BrokerUnavailableError(JobsError):
-    """The broker did not take the message; the row stays in the outbox."""
+    """The broker does not answer; the rows wait until it does."""
 
     code = "broker_unavailable"
 

@@ -11,11 +11,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from imaging.roi import Roi
-from jobs.state import TERMINAL, DeliveryState, JobState, SeriesState
+from jobs.state import TERMINAL, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
 SEED_MAX = 2**63 - 1
 """Largest seed; it fits a signed 64-bit integer everywhere."""
+LOCAL = "local"
+"""The client of what comes where no keys are asked for."""
+NAME_MAX = 64
+"""Longest name of a client."""
 SERIES_UID = r"^[0-9.]{1,64}$"
 """A Series Instance UID (DICOM part 5, 9.1)."""
 
@@ -38,6 +42,7 @@ class JobRequest(BaseModel):
     seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
     series_uid: str | None = Field(None, pattern=SERIES_UID, description="Which one of several DICOM series it is.")
     roi: RoiText | None = Field(None, description="Region of interest; None: the whole scan.")
+    priority: Priority = Field(Priority.ROUTINE, description="Urgent scans go before all routine ones.")
     destinations: tuple[str, ...] = Field((), description="Names of the archives that get the result.")
 
 
@@ -69,20 +74,22 @@ class Base(DeclarativeBase):
 class Job(Base):
     """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
 
-    ``enqueued_at`` is None while the job is in the outbox: accepted, but not handed to the broker yet.
+    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_created_at", "state", "created_at"),
+        Index("ix_jobs_turn", "state", "priority", "client", "created_at", "id"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("ix_jobs_client_created_at", "client", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     state: Mapped[JobState] = mapped_column(_states(JobState))
+    client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
+    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     created_at: Mapped[float] = mapped_column(Float(53))
     queued_at: Mapped[float] = mapped_column(Float(53))
-    enqueued_at: Mapped[float | None] = mapped_column(Float(53))
     started_at: Mapped[float | None] = mapped_column(Float(53))
     finished_at: Mapped[float | None] = mapped_column(Float(53))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
@@ -99,6 +106,15 @@ class Job(Base):
     def finished(self) -> bool:
         """Whether the state is final."""
         return self.state in TERMINAL
+
+
+class Client(Base):
+    """What is remembered of a client: ``served_at`` is when a worker last took up a job of it."""
+
+    __tablename__ = "clients"
+
+    name: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
+    served_at: Mapped[float | None] = mapped_column(Float(53))
 
 
 class DicomObject(Base):

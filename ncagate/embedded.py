@@ -38,8 +38,6 @@ REDIS_STOP_S = 5.0
 GATEWAY_STOP_S = 5.0
 LISTENER_STOP_S = 5.0
 NCAGATE = (sys.executable, "-m", "ncagate.cli")
-RESEND_AFTER_S = 15
-"""The private Redis forgets when it stops, so a message without an answer is sent again sooner than elsewhere."""
 LOCK_FILE = "serve.lock"
 STATUS_FILE = "serve.json"
 
@@ -93,7 +91,7 @@ def serve(settings: Settings) -> None:
         if settings.redis_url is None:
             path = stack.enter_context(private_redis.socket_path(settings.data))
             programs = [_redis(path, settings.data / private_redis.LOG_NAME)]
-            settings = _with_redis(settings, private_redis.url(path))
+            settings = _changed(settings, redis_url=private_redis.url(path))
         children = [*_archives(settings), _gateway(settings, listener), _worker(settings), *programs]
         service = _Service(settings, children, listener)
         try:
@@ -137,11 +135,6 @@ def _archives(settings: Settings) -> list[Program]:
         stop_s = max(one.timeout_s for one in config.destination)
         programs.append(Program("deliverer", [*NCAGATE, "deliver"], environment, stop_s=stop_s))
     return programs
-
-
-def _with_redis(settings: Settings, url: str) -> Settings:
-    resend_after_s = settings.resend_after_s if "resend_after_s" in settings.model_fields_set else RESEND_AFTER_S
-    return _changed(settings, redis_url=url, resend_after_s=resend_after_s)
 
 
 def _changed(settings: Settings, **changes: Any) -> Settings:

@@ -68,11 +68,6 @@ class Settings(BaseSettings):
     attempts_max: PositiveInt = Field(3, description="Attempts after which a job that keeps dying ends `failed`.")
     job_seconds_max: PositiveInt = Field(3600, description="Hard time limit of one attempt.")
     lease_s: float = Field(60.0, gt=0, description="A running job whose worker was silent for this long is taken back.")
-    resend_after_s: float = Field(
-        300.0,
-        gt=0,
-        description="A job that no worker has claimed for this long after it was sent is sent again.",
-    )
     soft_shutdown_s: float = Field(30.0, ge=0, description="How long a stopping worker lets its task go on.")
     reconcile_s: float = Field(5.0, gt=0, description="How often rows are compared with the broker.")
 

@@ -85,13 +85,13 @@ class Collection:
         self._received(series, sender=sender)  # after them: quiet begins now
         return receipts
 
-    def submit_complete(self, send: Callable[[str], object]) -> int:
-        """Make jobs of the series that are complete, and ``send`` them; how many were looked at."""
+    def submit_complete(self, made: Callable[[str], object]) -> int:
+        """Make jobs of the series that are complete, and tell ``made`` of each; how many were looked at."""
         looked = 0
         while looked < ROUND_MAX and (claimed := self.series.claim(LEASE_S)) is not None:
             looked += 1
             try:
-                self._submit(claimed, send)
+                self._submit(claimed, made)
             except Exception:  # one series must not keep the others from being looked at; its lease runs out
                 log.exception("series %s: no job could be made of it; it is tried again", claimed.id)
         return looked
@@ -125,12 +125,12 @@ class Collection:
         """What an object is kept as."""
         return identity if self.stripper is None else self.stripper.alias(identity)
 
-    def _submit(self, series: Series, send: Callable[[str], object]) -> None:
+    def _submit(self, series: Series, made: Callable[[str], object]) -> None:
         with self.files.alone(series.id) as alone:
             if alone:  # else a slower process still has it in hand, past its lease
-                self._decide(series, send)
+                self._decide(series, made)
 
-    def _decide(self, series: Series, send: Callable[[str], object]) -> None:
+    def _decide(self, series: Series, made: Callable[[str], object]) -> None:
         files = self.files.instances(series.id)
         route = find_route(self.config.route, self._was(series, files[0]), sender=series.sender) if files else None
         if route is None:
@@ -152,7 +152,7 @@ class Collection:
         self.series.settle(series, SeriesState.SUBMITTED, route=route.name, job_id=job_id)
         if new:
             log.info("series %s: %d instances became job %s by route %s", series.id, len(files), job_id, route.name)
-            send(job_id)
+            made(job_id)
 
     def _make_job(self, job_id: str, series: Series, files: list[Path], request: JobRequest) -> bool:
         """Create the job; False where the same instances have become one before."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, cast
 
-from celery import Celery
 from fastapi import Depends
 from starlette.requests import Request
 
 from jobs.archive import DeliveryRepository, ObjectRepository
 from jobs.blobs import Blobs
 from jobs.database import open_database
+from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
-from jobs.queue import enqueue, make_celery
-from jobs.reconcile import Reconciled, deliver, reconcile
+from jobs.queue import Broker, make_celery
+from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
 from model_store.registry import Registry
 from ncagate.settings import Settings
@@ -36,7 +35,7 @@ class Gateway:
     repository: JobRepository
     blobs: Blobs
     registry: Registry
-    celery: Celery
+    broker: Broker
     metrics: Metrics
     collection: Collection
     objects: ObjectRepository
@@ -52,30 +51,26 @@ class Gateway:
             repository=repository,
             blobs=Blobs(settings.blobs),
             registry=registry,
-            celery=make_celery(settings),
+            broker=Broker(make_celery(settings)),
             metrics=Metrics(repository, registry),
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
         )
 
-    def send(self, job_id: str) -> bool:
-        """Hand an accepted job to the broker. Never raises: what fails here, the reconciler does."""
+    def wake(self) -> None:
+        """Tell a worker of an accepted job. Never raises: what fails here, the reconciler does."""
         try:
-            return deliver(self.repository, partial(enqueue, self.celery), job_id)
+            self.broker.wake()
+        except BrokerUnavailableError:
+            log.warning("no worker was woken: the broker does not answer")
         except Exception:
-            log.exception("job %s stays in the outbox", job_id)
-            return False
+            log.exception("no worker was woken")
 
     def reconcile(self) -> Reconciled:
         """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`."""
-        self.collection.submit_complete(self.send)
-        return reconcile(
-            self.repository,
-            partial(enqueue, self.celery),
-            attempts_max=self.settings.attempts_max,
-            resend_after_s=self.settings.resend_after_s,
-        )
+        self.collection.submit_complete(lambda job_id: self.wake())
+        return reconcile(self.repository, self.broker, attempts_max=self.settings.attempts_max)
 
     def sweep(self) -> int:
         """Remove files that no row and no living process owns, and series that came long ago."""
@@ -96,7 +91,7 @@ class Gateway:
     def close(self) -> None:
         """Let go of every connection."""
         self.repository.close()
-        self.celery.close()
+        self.broker.close()
 
 
 def _of(request: Request) -> Gateway:

@@ -39,7 +39,8 @@ _HEADERS = {
 
 
 def _body_schema() -> dict[str, Any]:
-    form = Wish.model_json_schema()
+    form = Wish.model_json_schema(ref_template="#/components/schemas/{model}")
+    del form["$defs"]  # they are those of a job's
     files = {
         "type": "array",
         "items": _BINARY,
@@ -125,7 +126,7 @@ async def _accept(request: Request, gateway: Gateway) -> Job:
 def _submit(gateway: Gateway, fields: Mapping[str, str], folder: Path) -> Job:
     request = _form(fields).request(gateway.registry, gateway.settings)
     job = submit(gateway.repository, gateway.blobs, uuid4().hex, staged=folder, request=request)
-    gateway.send(job.id)
+    gateway.wake()
     return job
 
 

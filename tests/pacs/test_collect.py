@@ -326,9 +326,9 @@ class TestCrash:
         assert [one.id for one in desk.jobs.list()] == [job.id]
         assert (desk.row.state, desk.row.job_id) == (SeriesState.SUBMITTED, job.id)
         assert len(desk.blobs.input_files(job.id)) == 3
-        assert job.id in desk.jobs.outbox(0.0)
+        assert desk.jobs.queued() == 1
 
-    def test_in_sending_leaves_the_job_to_the_outbox_and_the_others_go_on(
+    def test_in_waking_leaves_the_job_queued_and_the_others_go_on(
         self, desk: Any, make_slices: Slices, tmp_path: Path
     ) -> None:
         for number in range(2):
@@ -339,7 +339,7 @@ class TestCrash:
 
         desk.clock.now += 11.0
         desk.collection.submit_complete(send)
-        assert len(desk.jobs.outbox(0.0)) == 2
+        assert desk.jobs.queued() == 2
         assert [one.state for one in desk.rows] == [SeriesState.SUBMITTED] * 2
 
     def test_what_an_earlier_crash_left_of_the_job_is_no_hindrance(

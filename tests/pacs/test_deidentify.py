@@ -106,7 +106,7 @@ class Place:
 
     def segment(self) -> str:
         (job,) = self.make_jobs()
-        Runner(self.settings).run(job)
+        Runner(self.settings).run_next()
         done = self.jobs.get(job)
         assert done is not None
         assert done.state == JobState.SUCCEEDED, done.error_detail
