@@ -38,6 +38,12 @@ class JobGoneError(JobsError):
     code = "job_gone"
 
 
+class IdempotencyError(JobsError):
+    """A client has called two requests by one name."""
+
+    code = "idempotency_key_reused"
+
+
 class UnsuitableWishError(JobsError):
     """A request that this deployment does not allow."""
 

@@ -109,12 +109,56 @@ class Job(Base):
 
 
 class Client(Base):
-    """What is remembered of a client: ``served_at`` is when a worker last took up a job of it."""
+    """What is remembered of a client.
+
+    ``served_at`` is when a worker last took up a job of it; ``keep_days`` is how long its finished jobs are kept, None:
+    as long as the deployment keeps them.
+    """
 
     __tablename__ = "clients"
 
     name: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
     served_at: Mapped[float | None] = mapped_column(Float(53))
+    keep_days: Mapped[float | None] = mapped_column(Float(53))
+
+
+class ApiKey(Base):
+    """A client's key: never the secret itself, only its SHA-256. ``scopes`` are separated by spaces."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    client: Mapped[str] = mapped_column(String(NAME_MAX))
+    scopes: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[float] = mapped_column(Float(53))
+    expires_at: Mapped[float | None] = mapped_column(Float(53))
+    revoked_at: Mapped[float | None] = mapped_column(Float(53))
+
+
+class AuditEntry(Base):
+    """Who did what, when; a trigger keeps anybody from changing it."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012  # as SQLAlchemy wants it
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[float] = mapped_column(Float(53))
+    client: Mapped[str] = mapped_column(String(NAME_MAX), index=True)
+    credential: Mapped[str] = mapped_column(String(96))
+    action: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(String(255), index=True)
+
+
+class IdempotencyKey(Base):
+    """What a client called a request, and the job that came of it; gone with the job."""
+
+    __tablename__ = "idempotency_keys"
+
+    client: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(_job(), index=True)
 
 
 class DicomObject(Base):
@@ -152,12 +196,15 @@ class Delivery(Base):
 class Series(Base):
     """A DICOM series that was sent here. ``due_at`` is when it counts as complete, None once that was acted on.
 
-    ``id`` is made of sender and series; ``job_id`` is the last job made of it, which may be erased by now.
+    ``client`` is whose it is. ``id`` is made of client, sender and series; ``job_id`` is the last job made of it, which
+    may be erased by now.
     """
 
     __tablename__ = "series"
+    __table_args__ = (Index("ix_series_client", "client", "received_at"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
     sender: Mapped[str] = mapped_column(String(64))
     study_uid: Mapped[str] = mapped_column(String(64))
     series_uid: Mapped[str] = mapped_column(String(64))

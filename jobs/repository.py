@@ -27,9 +27,12 @@ from sqlalchemy.orm import Session
 
 from jobs import tally, turns
 from jobs.archive import add_objects
+from jobs.audit import Action, note
+from jobs.clients import NOBODY, Client
 from jobs.database import writing
 from jobs.errors import ATTEMPTS_EXHAUSTED, InvalidCursorError
-from jobs.models import LOCAL, Job, JobRequest
+from jobs.idempotency import Named
+from jobs.models import IdempotencyKey, Job, JobRequest
 from jobs.state import TERMINAL, JobState
 
 PAGE_MAX = 500
@@ -61,19 +64,19 @@ class JobRepository:
     for reading and for the client's side.
     """
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time, client: str | None = None) -> None:
+    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time, client: Client = NOBODY) -> None:
         self._engine = engine
         self._writer = writing(engine)
         self._clock = clock
         self._client = client
 
-    def seen_by(self, client: str | None) -> JobRepository:
-        """This repository as one client sees it; None sees everything."""
+    def seen_by(self, client: Client) -> JobRepository:
+        """This repository as a client sees it, whose new jobs are its own."""
         return JobRepository(self._engine, clock=self._clock, client=client)
 
     @property
     def _mine(self) -> tuple[ColumnElement[bool], ...]:
-        return () if self._client is None else (Job.client == self._client,)
+        return () if self._client.sees_all else (Job.client == self._client.name,)
 
     @property
     def engine(self) -> Engine:
@@ -110,10 +113,13 @@ class JobRepository:
     def _one(self, job_id: str) -> Select[Job]:
         return select(Job).where(Job.id == job_id, *self._mine)
 
-    def queued(self) -> int:
-        """How many jobs wait for a worker."""
+    def queued(self, client: str | None = None) -> int:
+        """How many jobs wait for a worker; of one client, or of all."""
+        query = select(func.count()).where(turns.QUEUED)
+        if client is not None:
+            query = query.where(Job.client == client)
         with Session(self._engine) as session:
-            return session.scalar(select(func.count()).where(turns.QUEUED)) or 0
+            return session.scalar(query) or 0
 
     def status(self) -> QueueStatus:
         """Jobs per state, and the age of the queue."""
@@ -139,20 +145,37 @@ class JobRepository:
 
     # --- the client's side
 
-    def create(self, job_id: str, request: JobRequest) -> Job:
-        """Insert a queued job. Its input files must be in place."""
+    def create(self, job_id: str, request: JobRequest, *, named: Named | None = None) -> Job:
+        """Insert a queued job, under the name that its client gave the request. Its input files must be in place.
+
+        Raises:
+            IdempotencyError: there is a job under this name.
+        """
         now = self._clock()
         values = {
             "id": job_id,
             "state": JobState.QUEUED,
-            "client": self._client or LOCAL,
+            "client": self._client.name,
             "priority": request.priority.rank,
             "created_at": now,
             "queued_at": now,
             "request": request,
         }
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            return session.scalars(insert(Job).returning(Job), [values]).one()
+            job = session.scalars(insert(Job).returning(Job), [values]).one()
+            if named is not None:
+                named.write(session.connection(), self._client.name, job_id)
+            self._note(session.connection(), Action.SUBMITTED, job_id)
+            return job
+
+    def named(self, key: str) -> tuple[Job, str] | None:
+        """The job of the request that the client called so, and what that request's digest was."""
+        query = select(Job, IdempotencyKey.digest).join(IdempotencyKey, IdempotencyKey.job_id == Job.id)
+        with Session(self._engine) as session:
+            found = session.execute(
+                query.where(IdempotencyKey.client == self._client.name, IdempotencyKey.key == key)
+            ).one_or_none()
+        return None if found is None else (found[0], found[1])
 
     def request_cancel(self, job_id: str) -> JobState | None:
         """Cancel a queued job at once, ask a running one to stop; the state after, None for no such job."""
@@ -169,15 +192,22 @@ class JobRepository:
         )
         with self._writer.begin() as connection:
             state: JobState | None = connection.scalar(change)
+            if state is not None:
+                self._note(connection, Action.CANCELLED, job_id)
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
             return state or connection.scalar(select(Job.state).where(Job.id == job_id, *self._mine))
 
-    def erase(self, job_id: str) -> bool:
+    def erase(self, job_id: str, *, why: Action = Action.ERASED) -> bool:
         """Delete a finished job's row; False where there is none or it is not finished."""
         with self._writer.begin() as connection:
             gone = connection.execute(delete(Job).where(Job.id == job_id, Job.state.in_(TERMINAL), *self._mine))
+            if gone.rowcount == 1:
+                self._note(connection, why, job_id)
             return gone.rowcount == 1
+
+    def _note(self, connection: Connection, action: Action, job_id: str) -> None:
+        note(connection, self._client, action, job_id, self._clock())
 
     # --- the worker's side
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -182,13 +181,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         why = str(error.strerror or error).partition(" (while")[0]  # the rest repeats the address
         raise AddressUnavailableError(f"cannot listen on {host} port {port}: {why}") from error
     with listener:
-        if not _loopback(listener.getsockname()[0]):
-            log.warning("%s can be reached from other machines, and there is no access control", host)
         yield listener
-
-
-def _loopback(address: str) -> bool:
-    return ip_address(address.partition("%")[0]).is_loopback
 
 
 class _Service:

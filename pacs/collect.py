@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid5
 
 from imaging.errors import ImagingError
+from jobs.audit import Action
 from jobs.blobs import Blobs
+from jobs.clients import Client
 from jobs.errors import JobsError
 from jobs.models import JobRequest, Series
 from jobs.repository import JobRepository
@@ -22,7 +24,7 @@ from ncagate.settings import Settings
 from pacs.config import PacsConfig
 from pacs.files import SeriesFiles, Stored, set_digest
 from pacs.routing import find_route
-from pacs.series import NAMESPACE, SeriesRepository, series_id
+from pacs.series import NAMESPACE, SeriesRepository
 
 if TYPE_CHECKING:
     from imaging.dicom_identity import Identity
@@ -67,6 +69,10 @@ class Collection:
     files: SeriesFiles
     stripper: Stripper | None = None
 
+    def seen_by(self, client: Client) -> Collection:
+        """This collection as a client sees it: what it receives is that client's."""
+        return replace(self, series=self.series.seen_by(client), jobs=self.jobs.seen_by(client))
+
     def receive(
         self, staged: Sequence[Path], *, sender: str, study: str | None = None, instance: str | None = None
     ) -> list[Receipt]:
@@ -96,9 +102,16 @@ class Collection:
                 log.exception("series %s: no job could be made of it; it is tried again", claimed.id)
         return looked
 
-    def forget(self, job_id: str) -> None:
-        """Erase the series of a job that is being erased."""
+    def erase(self, job_id: str, *, why: Action = Action.ERASED) -> bool:
+        """Erase a finished job down to its files and the series it was made of; False where there is none.
+
+        The series first: what an archive sends again makes the same job, once this one is gone.
+        """
         self._erase(self.series.of_job(job_id))
+        if not self.jobs.erase(job_id, why=why):
+            return False
+        self.blobs.erase(job_id)
+        return True
 
     def sweep(self) -> None:
         """Erase series of which nothing has come for long; their jobs keep their own links to the files."""
@@ -113,7 +126,7 @@ class Collection:
             self.series.received(one, sender=sender, quiet_s=self.config.quiet_s)
 
     def _keep(self, file: Path, identity: Identity, *, sender: str) -> Receipt:
-        series = series_id(sender, self._alias(identity).series)
+        series = self.series.id(sender, self._alias(identity).series)
         if self.stripper is None:
             return Receipt(identity, self.files.add(series, identity.instance, file), series)
         try:
@@ -165,7 +178,8 @@ class Collection:
                     self.blobs.commit_identities(staged, job_id)
         with self.blobs.staging() as staged:
             self.files.link_into(files, staged)
-            submit(self.jobs, self.blobs, job_id, staged=staged, request=request)
+            owner = Client(series.client, frozenset(), f"series from {series.sender}")
+            submit(self.jobs.seen_by(owner), self.blobs, job_id, staged=staged, request=request)
         return True
 
     def _was(self, series: Series, file: Path) -> Identity:

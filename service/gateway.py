@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, cast
 
 from fastapi import Depends
 from starlette.requests import Request
 
 from jobs.archive import DeliveryRepository, ObjectRepository
+from jobs.audit import Action, AuditLog
 from jobs.blobs import Blobs
+from jobs.clients import NOBODY, STRANGER, Client
 from jobs.database import open_database
 from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
@@ -21,6 +23,9 @@ from model_store.registry import Registry
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
 from pacs.config import load_pacs
+from pacs.retention import purge
+from service.access.door import Door
+from service.access.middleware import CLIENT
 from service.errors import Problem
 from service.metrics import Metrics
 
@@ -35,11 +40,14 @@ class Gateway:
     repository: JobRepository
     blobs: Blobs
     registry: Registry
+    audit: AuditLog
+    door: Door
     broker: Broker
     metrics: Metrics
     collection: Collection
     objects: ObjectRepository
     deliveries: DeliveryRepository
+    client: Client = NOBODY
 
     @classmethod
     def open(cls, settings: Settings) -> Gateway:
@@ -51,12 +59,28 @@ class Gateway:
             repository=repository,
             blobs=Blobs(settings.blobs),
             registry=registry,
+            audit=AuditLog(repository.engine),
+            door=Door(settings, repository.engine),
             broker=Broker(make_celery(settings)),
             metrics=Metrics(repository, registry),
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
         )
+
+    def seen_by(self, client: Client) -> Gateway:
+        """This gateway as a client sees it: what is another client's does not exist."""
+        return replace(
+            self,
+            client=client,
+            repository=self.repository.seen_by(client),
+            objects=self.objects.seen_by(client),
+            collection=self.collection.seen_by(client),
+        )
+
+    def note(self, action: Action, subject: str) -> None:
+        """Write into the audit log what the client does."""
+        self.audit.add(self.client, action, subject)
 
     def wake(self) -> None:
         """Tell a worker of an accepted job. Never raises: what fails here, the reconciler does."""
@@ -73,7 +97,8 @@ class Gateway:
         return reconcile(self.repository, self.broker, attempts_max=self.settings.attempts_max)
 
     def sweep(self) -> int:
-        """Remove files that no row and no living process owns, and series that came long ago."""
+        """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""
+        purge(self.collection, keep_days=self.settings.keep_days)
         self.collection.sweep()
         return self.blobs.sweep(lambda job_id: self.repository.get(job_id) is not None)
 
@@ -95,8 +120,9 @@ class Gateway:
 
 
 def _of(request: Request) -> Gateway:
-    return cast(Gateway, request.app.state.gateway)
+    gateway = cast(Gateway, request.app.state.gateway)
+    return gateway.seen_by(request.scope.get(CLIENT, STRANGER))
 
 
 TheGateway = Annotated[Gateway, Depends(_of)]
-"""A route's parameter of this type is this app's gateway."""
+"""A route's parameter of this type is this app's gateway, as the request's client sees it."""

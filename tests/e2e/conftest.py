@@ -59,6 +59,11 @@ class Stack:
         (child,) = psutil.Process(self.pid("worker")).children()
         return child
 
+    def make_key(self, client: str = "ward", *options: str) -> str:
+        """A key, made at the command line while the service runs."""
+        command = [sys.executable, "-m", "ncagate.cli", "keys", "create", client, "--data", str(self.data), *options]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
     def submit(self, *files: Path, **fields: str) -> str:
         """POST a scan; the location of its job."""
         parts = [("scan", (file.name, file.read_bytes())) for file in files]

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from jobs.clients import Client
 from jobs.models import JobRequest
 from jobs.repository import JobRepository
 from jobs.state import Priority
@@ -22,7 +23,7 @@ class Queue:
     def submit(self, client: str, *, priority: Priority = Priority.ROUTINE) -> str:
         self.clock.now += 1.0
         request = self.wanted.model_copy(update={"priority": priority})
-        return self.repository.seen_by(client).create(uuid4().hex, request).id
+        return self.repository.seen_by(Client(client, frozenset(), "test")).create(uuid4().hex, request).id
 
     def take(self) -> str:
         self.clock.now += 1.0

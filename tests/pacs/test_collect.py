@@ -361,16 +361,19 @@ class TestErasing:
         desk.receive(make_slices(tmp_path / "in"))
         desk.receive(make_slices(tmp_path / "other", uid="1.2.3"))
         first, second = desk.complete()
-        desk.collection.forget(first)
+        desk.jobs.request_cancel(first)
+        assert desk.collection.erase(first)
         assert [one.job_id for one in desk.rows] == [second]
         assert len(desk.kept()) == 3
+        assert [one.name for one in (desk.settings.blobs / "jobs").iterdir()] == [second]
 
     def test_a_series_that_came_again_stays(self, desk: Any, make_slices: Slices, tmp_path: Path) -> None:
         files = make_slices(tmp_path / "in", 4)
         desk.receive(files[:3])
         (job_id,) = desk.complete()
         desk.receive(files[3:])
-        desk.collection.forget(job_id)
+        desk.jobs.request_cancel(job_id)
+        assert desk.collection.erase(job_id)
         assert len(desk.kept()) == 4
         assert desk.state is SeriesState.COLLECTING
 

@@ -373,8 +373,7 @@ class TestDelivery:
     def test_identities_go_with_the_job(self, place: Place, scan: list[Path]) -> None:
         place.receive(scan)
         job, collection = place.segment(), place.collection()
-        collection.blobs.erase(job)
-        collection.forget(job)
+        assert collection.erase(job)
         assert collection.blobs.identities(job) == []
         left = [one for one in (place.settings.blobs / "identities").rglob("*") if one.is_file()]
         assert [one.name for one in left] == ["key-check"]
