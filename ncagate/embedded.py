@@ -36,6 +36,8 @@ DEATHS_BEFORE_READY = 3
 REDIS_STOP_S = 5.0
 GATEWAY_STOP_S = 5.0
 LISTENER_STOP_S = 5.0
+HAND_BACK_S = 5.0
+"""How long a worker has to hand its job back, once it waits for it no longer."""
 NCAGATE = (sys.executable, "-m", "ncagate.cli")
 LOCK_FILE = "serve.lock"
 STATUS_FILE = "serve.json"
@@ -117,7 +119,8 @@ def _gateway(settings: Settings, listener: socket.socket) -> Program:
 
 
 def _worker(settings: Settings) -> Program:
-    return Program("worker", [*NCAGATE, "worker"], _environment(settings), stop_s=settings.soft_shutdown_s)
+    stop_s = settings.soft_shutdown_s + HAND_BACK_S
+    return Program("worker", [*NCAGATE, "worker"], _environment(settings), stop_s=stop_s)
 
 
 def _archives(settings: Settings) -> list[Program]:
