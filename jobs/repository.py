@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from jobs import tally
-from jobs.archive import add_objects
+from jobs.archive import add_objects, add_webhooks
 from jobs.database import writing
 from jobs.errors import ATTEMPTS_EXHAUSTED, InvalidCursorError
 from jobs.models import Job, JobRequest
@@ -153,6 +153,7 @@ class JobRepository:
             state: JobState | None = connection.scalar(change)
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
+                add_webhooks(connection, [job_id], now=now)
             return state or connection.scalar(select(Job.state).where(Job.id == job_id))
 
     def erase(self, job_id: str) -> bool:
@@ -243,6 +244,7 @@ class JobRepository:
             state = connection.scalar(_held(job_id, attempt).values(**values).returning(Job.state))
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
+                add_webhooks(connection, [job_id], now=now)
             return state is not None
 
     # --- the reconciler's side
@@ -268,6 +270,7 @@ class JobRepository:
             requeued = _move(connection, update(Job).where(expired), _requeued(now))
             seen = tally.ended(JobState.CANCELLED, times=len(cancelled))
             seen.count("jobs_total", JobState.FAILED, times=len(exhausted)).write(connection)
+            add_webhooks(connection, [*cancelled, *exhausted], now=now)
         return TakenBack(requeued=requeued, exhausted=exhausted, cancelled=cancelled)
 
     def _end(
@@ -287,6 +290,7 @@ class JobRepository:
                 return False
             if objects:
                 add_objects(connection, job_id, objects, destinations=request.destinations, now=now)
+            add_webhooks(connection, [job_id], now=now)
             seen.write(connection)
             if values["state"] is JobState.SUCCEEDED:
                 tally.stamp_success(connection, now)

@@ -42,6 +42,7 @@ _TABLE = (
     ProblemType("empty_file", 422, "A file is empty", "file 1 of the field 'scan' has no bytes"),
     ProblemType("unexpected_field", 422, "The form has a field nobody knows", "the form has a field 'file'"),
     ProblemType("invalid_parameter", 422, "A parameter is out of range", "members: at most 50"),
+    ProblemType("webhook_refused", 422, "The webhook is not allowed", "webhook: this deployment sends none"),
     ProblemType("alias_invalid", 422, "The alias cannot be set", "'production' has no earlier version to return to"),
     ProblemType("internal_error", 500, "The gateway made a mistake", "it has been logged"),
     ProblemType("version_corrupt", 503, "This version is damaged", "the weights differ from their checksum"),

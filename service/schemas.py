@@ -30,9 +30,9 @@ class ReasonView(BaseModel):
 
 
 class DeliveryView(BaseModel):
-    """A result on its way to an archive."""
+    """A result on its way to an archive, or word of the job's end to its webhook."""
 
-    destination: str
+    destination: str = Field(description="Name of an archive, or `webhook`.")
     state: DeliveryState
     attempts: int
     finished: AwareDatetime | None
@@ -80,6 +80,7 @@ class JobView(BaseModel):
                     "series_uid": None,
                     "roi": None,
                     "destinations": [],
+                    "webhook": None,
                     "error": None,
                     "links": {
                         "self": f"/jobs/{_EXAMPLE_ID}",
@@ -109,6 +110,7 @@ class JobView(BaseModel):
     series_uid: str | None = None
     roi: str | None = None
     destinations: list[str]
+    webhook: str | None = None
     error: JobError | None = None
     links: Links
     verdict: Literal["accept", "flag"] | None = None

@@ -62,7 +62,8 @@ class TestDocument:
         operation = document["paths"]["/segment"]["post"]
         form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
         assert set(form["properties"]) == {
-            "scan", "model", "version", "min_dice", "alpha", "rule", "members", "seed", "series_uid", "roi"
+            "scan", "model", "version", "min_dice", "alpha", "rule", "members", "seed", "series_uid", "roi",
+            "webhook",
         }  # fmt: skip
         assert form["required"] == ["scan", "model"]
         assert [one["name"] for one in operation["parameters"]] == ["Prefer"]
