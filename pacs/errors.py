@@ -29,6 +29,12 @@ class RefusedError(DeliveryError):
     code = "delivery_refused"
 
 
+class WithheldError(PacsError):
+    """A result that is not for this archive."""
+
+    code = "delivery_withheld"
+
+
 class IdentityKeyError(PacsError):
     """The key that identities are locked with cannot be read, or is none."""
 
