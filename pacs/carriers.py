@@ -34,6 +34,7 @@ class Carrier(Protocol):
 
         Raises:
             WithheldError: it is not to have it.
+            GoneError: it does not want it now or later.
             RefusedError: it answered, and does not want it.
             DeliveryError: it does not answer, or cannot take it now.
         """

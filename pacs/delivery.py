@@ -1,4 +1,4 @@
-"""`ncagate deliver`: results on their way to the archives that asked for them.
+"""`ncagate deliver`: results on their way to the archives that asked for them, and word of jobs' ends to webhooks.
 
 One thread an archive, so that a dead one keeps nobody else waiting. What is sent has the same identifiers and bytes at
 every attempt, so an archive that took it without our learning of it holds it once.
@@ -22,8 +22,9 @@ from jobs.state import DeliveryState
 from ncagate.settings import Settings
 from pacs.carriers import ArchiveCarrier, Carrier
 from pacs.config import PacsConfig
-from pacs.errors import DeliveryError, RefusedError, WithheldError
+from pacs.errors import DeliveryError, GoneError, RefusedError, WithheldError
 from pacs.vault import Vault
+from pacs.webhook import open_webhooks
 
 POLL_S = 1.0
 """How often an idle thread looks for what is due."""
@@ -35,6 +36,8 @@ GIVE_UP_S = 7 * 86400.0
 REFUSALS_MAX = 5
 """An archive that answered and refused so often does not want it; attempts without an answer are no refusals."""
 LEASE_MARGIN_S = 60.0
+WEBHOOK_THREADS = 4
+"""All webhooks are one destination: one that does not answer holds one of these, not the others' word."""
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ class Deliverer:
 
     def _failed(self, claimed: Delivery, job: Job, error: DeliveryError) -> None:
         refused = isinstance(error, RefusedError)
-        given_up = refused and claimed.refusals + 1 >= REFUSALS_MAX
+        given_up = isinstance(error, GoneError) or (refused and claimed.refusals + 1 >= REFUSALS_MAX)
         if given_up or self.clock() - (job.finished_at or 0.0) > GIVE_UP_S:
             log.error("job %s: given up delivering to %s: %s", job.id, self.carrier.name, error)
             self.deliveries.settle(claimed, DeliveryState.FAILED, error=str(error))
@@ -93,15 +96,19 @@ class Deliverer:
 
 
 def deliverers(settings: Settings, config: PacsConfig) -> list[Deliverer]:
-    """One for each archive of the file.
+    """One for each archive of the file, and some for webhooks where the deployment has them.
 
     Raises:
         IdentityKeyError, WrongIdentityKeyError: of a file that asks for de-identification.
+        WebhookSecretError: nothing to sign webhooks with.
     """
     vault = None if config.deidentify is None else Vault(settings.blobs, config.deidentify.key_file)
     engine = open_database(settings.database)
     objects, blobs = ObjectRepository(engine), Blobs(settings.blobs)
-    carriers = [ArchiveCarrier(one, objects, blobs, vault) for one in config.destination]
+    carriers: list[Carrier] = [ArchiveCarrier(one, objects, blobs, vault) for one in config.destination]
+    webhooks = open_webhooks(settings)
+    if webhooks is not None:
+        carriers += [webhooks] * WEBHOOK_THREADS
     return [Deliverer(one, DeliveryRepository(engine)) for one in carriers]
 
 
