@@ -3,8 +3,12 @@
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ncagate.settings import Settings
@@ -65,6 +69,17 @@ class TestUrl:
     def test_of_another_kind_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"."):
             WebhookUrl.parse(text)
+
+    @given(st.text("htpsHTP:/@[]?#\\.%&=a1-_ \t\n0\u0661\u2488", max_size=24))
+    def test_that_is_taken_means_the_same_to_other_parsers(self, rest: str) -> None:
+        try:
+            url = WebhookUrl.parse(f"https://{rest}")
+        except ValueError:
+            return
+        split, other = urlsplit(f"https://{rest}"), httpx.URL(f"https://{rest}")
+        assert (split.username, split.fragment) == (None, "")
+        for host, port in ((split.hostname, split.port), (other.host, other.port)):
+            assert (host, port or 443) == (url.host, url.port)
 
 
 class TestHosts:
