@@ -19,7 +19,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve test check audit bench train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve test check audit load bench train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -63,6 +63,9 @@ $(TOOLS)/.installed: .ci/tools.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet -r .ci/tools.txt
 	touch $@
+
+load: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.load
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.engine

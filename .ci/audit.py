@@ -1,6 +1,6 @@
 """`make audit`: known vulnerabilities of what is pinned, secrets among the project's files, and a bill of materials.
 
-Exit code 1 where something was found, and 75 (EX_TEMPFAIL) where nothing was but vulnerabilities could not be asked for.
+Exit code 1 where something was found; 75 (EX_TEMPFAIL) where nothing was, but vulnerabilities could not be asked for.
 """
 
 from __future__ import annotations

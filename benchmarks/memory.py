@@ -62,12 +62,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def status_mb(field: str) -> float:
-    """A size from Linux' /proc/self/status.
+def status_mb(field: str, pid: int | str = "self") -> float:
+    """A size from Linux' /proc/PID/status.
 
     Not `getrusage`: its ru_maxrss begins with what the parent held when it started the child.
     """
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 

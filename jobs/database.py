@@ -31,7 +31,7 @@ def open_database(url: str) -> Engine:
     engine = create_engine(
         address,
         connect_args=_connect_args(address),
-        pool_pre_ping=True,
+        pool_pre_ping=address.get_backend_name() != "sqlite",  # a file does not go away
         json_serializer=partial(json.dumps, allow_nan=False),
     )
     if address.get_backend_name() == "sqlite":

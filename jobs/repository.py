@@ -104,11 +104,12 @@ class JobRepository:
         with Session(self._engine) as session:
             return session.scalars(query.limit(min(limit, PAGE_MAX))).all()
 
-    def position(self, job_id: str) -> int | None:
-        """How many queued jobs are more urgent or older than this queued one; None where it is not queued."""
+    def position(self, job: Job) -> int | None:
+        """How many queued jobs are more urgent or older than this one; None where it was not queued when it was read."""
+        if job.state is not JobState.QUEUED:
+            return None
         with Session(self._engine) as session:
-            job = session.scalars(self._one(job_id)).one_or_none()
-            return None if job is None or job.state is not JobState.QUEUED else session.scalar(turns.ahead(job))
+            return session.scalar(turns.ahead(job))
 
     def _one(self, job_id: str) -> Select[Job]:
         return select(Job).where(Job.id == job_id, *self._mine)

@@ -97,14 +97,15 @@ def shared_scans() -> list[Shown]:
 
 
 @contextlib.contextmanager
-def serving(*, port: int = 0, **environment: str) -> Iterator[str]:
-    """The embedded service, on a free port unless told otherwise, with a folder of its own; its URL."""
-    with tempfile.TemporaryDirectory(prefix="ncagate-demo-") as data:
-        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", str(port), "--data", data]
+def serving(*, port: int = 0, data: Path | None = None, **environment: str) -> Iterator[str]:
+    """The embedded service, on a free port and with a folder of its own unless told otherwise; its URL."""
+    with tempfile.TemporaryDirectory(prefix="ncagate-demo-") as own:
+        data = data or Path(own)
+        command = [sys.executable, "-m", "ncagate.cli", "serve", "--port", str(port), "--data", str(data)]
         log = (OUT / "service.log").open("w")
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)  # noqa: S603
         try:
-            yield _wait_until_ready(process, Path(data))
+            yield _wait_until_ready(process, data)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=START_SECONDS)

@@ -179,8 +179,9 @@ def _file(gateway: Gateway, job_id: str, name: str) -> Response:
 
 
 def _shown(gateway: Gateway, job: Job) -> dict[str, Any]:
-    position, deliveries = gateway.repository.position(job.id), gateway.deliveries.of_job(job.id)
-    return job_json(job, position=position, deliveries=deliveries)
+    destined = job.request.destinations or job.request.webhook
+    deliveries = gateway.deliveries.of_job(job.id) if destined else ()
+    return job_json(job, position=gateway.repository.position(job), deliveries=deliveries)
 
 
 def _erase(gateway: Gateway, job_id: str) -> Response:

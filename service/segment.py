@@ -188,7 +188,7 @@ def _form(fields: Mapping[str, str]) -> Wish:
 def _answer(gateway: Gateway, job: Job, offer: Offer, applied: Mapping[str, str]) -> Response:
     headers = {"Location": f"/jobs/{job.id}", **applied, "Vary": "Accept, Prefer"}
     if not job.finished:
-        body = job_json(job, position=gateway.repository.position(job.id))
+        body = job_json(job, position=gateway.repository.position(job))
         return JSONResponse(body, 202, headers={**headers, "Retry-After": str(POLL_S)})
     if offer in FILES:
         gateway.note(Action.READ, job.id)

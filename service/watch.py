@@ -37,7 +37,7 @@ async def snapshots(repository: JobRepository, job_id: str) -> AsyncIterator[tup
         if job is None:
             yield None
             return
-        yield job, None if job.finished else await run_in_threadpool(repository.position, job_id)
+        yield job, None if job.finished else await run_in_threadpool(repository.position, job)
         if job.finished:
             return
         await asyncio.sleep(_pause(began))

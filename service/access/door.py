@@ -50,6 +50,11 @@ class Door:
         self._lock = Lock()
         self._open_until = float("-inf")
 
+    def remembered(self, headers: Headers) -> Client | None:
+        """Who it is where that needs no database: a key that was good a moment ago."""
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        return self._recent(text.strip()) if scheme.lower() == "bearer" else None
+
     def identify(self, headers: Headers, *, peer: str) -> Client:
         """Who sent a request with these headers over a connection from the address ``peer``.
 
@@ -87,18 +92,20 @@ class Door:
         return self._tokens.client(text) if self._tokens is not None and scheme.lower() == "bearer" else None
 
     def _by_key(self, text: str) -> Client | None:
-        now = self._clock()
-        with self._lock:
-            until, client = self._known.get(text, (now, NOBODY))
-        if now < until:
+        if (client := self._recent(text)) is not None:
             return client
         found = self._keys.client(text)
         if found is not None:  # those that are not good are not kept: anybody could fill the memory with them
             with self._lock:
-                self._known[text] = (now + CACHED_S, found)
+                self._known[text] = (self._clock() + CACHED_S, found)
                 if len(self._known) > CACHED_MAX:
                     self._known.popitem(last=False)
         return found
+
+    def _recent(self, text: str) -> Client | None:
+        with self._lock:
+            until, client = self._known.get(text, (float("-inf"), NOBODY))
+        return client if self._clock() < until else None
 
     def _open(self) -> bool:
         """Whether nobody needs a key: until the first one is made, where only this machine can ask."""

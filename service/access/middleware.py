@@ -28,22 +28,22 @@ class Access:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http" and scope["path"] not in PUBLIC:
             try:
-                scope[CLIENT] = await run_in_threadpool(self._enter, scope)
+                client = self._door.remembered(Headers(scope=scope)) or await run_in_threadpool(self._identify, scope)
+                needed = needed_scope(scope["method"], scope["path"])
+                if not client.may(needed):
+                    raise Problem("forbidden", f"the scope `{needed}` is needed")
+                scope[CLIENT] = client
             except Problem as problem:
                 await render(problem, instance=scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _enter(self, scope: Scope) -> clients.Client:
+    def _identify(self, scope: Scope) -> clients.Client:
         peer = scope["client"][0] if scope.get("client") else ""
         try:
-            client = self._door.identify(Headers(scope=scope), peer=peer)
+            return self._door.identify(Headers(scope=scope), peer=peer)
         except SQLAlchemyError as error:
             raise from_database(error) from error
-        needed = needed_scope(scope["method"], scope["path"])
-        if not client.may(needed):
-            raise Problem("forbidden", f"the scope `{needed}` is needed")
-        return client
 
 
 def needed_scope(method: str, path: str) -> clients.Scope:

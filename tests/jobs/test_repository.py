@@ -56,7 +56,6 @@ class TestCreate:
 
     def test_an_unknown_job_is_none(self, repository: JobRepository) -> None:
         assert repository.get("f" * 32) is None
-        assert repository.position("f" * 32) is None
 
 
 class TestList:
@@ -81,9 +80,9 @@ class TestList:
 class TestPosition:
     def test_counts_the_queued_jobs_before(self, repository: JobRepository, submit: Callable[[], str]) -> None:
         ids = [submit() for _ in range(3)]
-        assert [repository.position(one) for one in ids] == [0, 1, 2]
+        assert [repository.position(found(repository, one)) for one in ids] == [0, 1, 2]
         repository.claim(ids[0], 60.0)
-        assert [repository.position(one) for one in ids] == [None, 0, 1]
+        assert [repository.position(found(repository, one)) for one in ids] == [None, 0, 1]
 
 
 class TestClaim:
