@@ -1,4 +1,4 @@
-# demo | pacs-demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
+# demo | pacs-demo | serve | test | check | bench | load | train. Each sets up what it needs in .venv first.
 # audit: known vulnerabilities, secrets, bill of materials.
 # sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3

@@ -105,7 +105,7 @@ class JobRepository:
             return session.scalars(query.limit(min(limit, PAGE_MAX))).all()
 
     def position(self, job: Job) -> int | None:
-        """How many queued jobs are more urgent or older than this one; None where it was not queued when it was read."""
+        """How many queued jobs are more urgent or older than this one; None where it is not queued, as it was read."""
         if job.state is not JobState.QUEUED:
             return None
         with Session(self._engine) as session:

@@ -28,7 +28,9 @@ class Access:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http" and scope["path"] not in PUBLIC:
             try:
-                client = self._door.remembered(Headers(scope=scope)) or await run_in_threadpool(self._identify, scope)
+                client = self._door.remembered(Headers(scope=scope))
+                if client is None:
+                    client = await run_in_threadpool(self._identify, scope)
                 needed = needed_scope(scope["method"], scope["path"])
                 if not client.may(needed):
                     raise Problem("forbidden", f"the scope `{needed}` is needed")
