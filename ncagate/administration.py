@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ncagate.settings import DATABASE_NAME
 from ncagate.terminal import chosen_settings, told
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def create(
     certificate: Annotated[
         Path | None, typer.Option(help="A client certificate (PEM) that stands for the key, checked by a proxy.")
     ] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File of a key that was made elsewhere; the same one again changes nothing.")
+    ] = None,
     data: Data = None,
 ) -> None:
     """Make a key. It is printed once and kept nowhere: the service knows its SHA-256."""
@@ -52,6 +56,10 @@ def create(
         if certificate is not None:
             key = repository.register(client, scopes, certificate, by=_operator(), days=days)
             typer.echo(f"key {key.id} of {key.client}: {key.scopes}; its certificate is the key")
+            return
+        if secret_file is not None:
+            key = repository.adopt(client, scopes, _read(secret_file), by=_operator())
+            typer.echo(f"key {key.id} of {key.client}: {key.scopes}; it is that of the file")
             return
         key, text = repository.create(client, scopes, by=_operator(), days=days)
         typer.echo(f"key {key.id} of {key.client}: {key.scopes}", err=True)
@@ -156,6 +164,16 @@ def purge(
         typer.echo(f"{run(collection, keep_days=settings.keep_days)} jobs erased")
 
 
+def note_promotion(store: Path | None, subject: str) -> None:
+    """Write a promotion at the command line into the audit log, where there is one and the store is the service's."""
+    from jobs.audit import Action, AuditLog
+
+    settings = chosen_settings()
+    if store is None and (settings.database_url or (settings.data / DATABASE_NAME).exists()):
+        with _database(None) as engine:
+            AuditLog(engine).add(_operator(), Action.PROMOTED, subject)
+
+
 @contextmanager
 def _database(data: Path | None) -> Iterator[Engine]:
     from jobs.database import open_database, upgrade
@@ -192,6 +210,13 @@ def _scope(text: str) -> Scope:
         return Scope(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r}: one of {', '.join(Scope)}", param_hint="--scope") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"cannot be read: {error}", param_hint="--secret-file") from None
 
 
 def _day(seconds: float | None) -> str:

@@ -287,6 +287,7 @@ def promote(
     """Point an alias at a version."""
     with told():
         _registry(store).set_alias(name, alias, version)
+        administration.note_promotion(store, f"{name} {alias} {version}")
         typer.echo(f"{name}: {alias} is now {version}")
 
 
@@ -296,7 +297,9 @@ def rollback(
 ) -> None:
     """Point an alias at the version it had before."""
     with told():
-        typer.echo(f"{name}: {alias} is now {_registry(store).rollback(name, alias)}")
+        version = _registry(store).rollback(name, alias)
+        administration.note_promotion(store, f"{name} {alias} {version}")
+        typer.echo(f"{name}: {alias} is now {version}")
 
 
 def _registry(store: Path | None) -> Any:

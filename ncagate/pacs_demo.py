@@ -25,8 +25,12 @@ from imaging.dicom_sr import DICE_HIGH, DICE_LOW, NQM, PREDICTED_DICE, REASON, S
 from imaging.limits import Limits
 from imaging.preview import render_preview
 from imaging.volume import Volume
+from jobs.clients import NOBODY, Scope
+from jobs.database import open_database, upgrade
 from ncagate.demo import MODEL, OUT, console, serving
 from ncagate.orthanc import LOOPBACK, USER, Orthanc, OrthancError, free_ports, program, running_orthanc
+from ncagate.settings import Settings
+from service.access.keys import KeyRepository
 
 SCAN = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom" / "hippocampus_crop_1"
 RESULTS = {"SEG", "SR"}
@@ -94,10 +98,10 @@ def _run(files: Sequence[Path]) -> int:
     url = f"http://{LOOPBACK}:{port}/dicomweb"
     with (
         tempfile.TemporaryDirectory(prefix="ncagate-pacs-") as name,
-        running_orthanc(Path(name), NCAGATE_DICOMWEB=url) as orthanc,
+        running_orthanc(Path(name), NCAGATE_DICOMWEB=url, NCAGATE_KEY=make_key(Path(name) / "data")) as orthanc,
     ):
         routing = write_routing(Path(name), orthanc)
-        with serving(port=port, NCAGATE_PACS=str(routing)):
+        with serving(port=port, data=Path(name) / "data", NCAGATE_PACS=str(routing)):
             console.print(f"[bold]ncagate pacs-demo[/]: Orthanc beside ncagate, {len(files)} files by storescu")
             orthanc.store(files)
             study = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
@@ -109,6 +113,17 @@ def _run(files: Sequence[Path]) -> int:
             return 1
         show(orthanc, series)
     return 0
+
+
+def make_key(data: Path) -> str:
+    """A key with which Orthanc may send, of the service that will have this data folder."""
+    settings = Settings(data=data)
+    upgrade(settings.database)
+    engine = open_database(settings.database)
+    try:
+        return KeyRepository(engine).create("orthanc", [Scope.SUBMIT], by=NOBODY)[1]
+    finally:
+        engine.dispose()
 
 
 def write_routing(folder: Path, orthanc: Orthanc) -> Path:

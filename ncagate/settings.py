@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ncagate.webhook_hosts import checked_hosts
 
 MIB = 1024 * 1024
+DATABASE_NAME = "ncagate.db"
+"""Of SQLite, in the data folder."""
 
 
 class Settings(BaseSettings):
@@ -117,7 +119,7 @@ class Settings(BaseSettings):
     @cached_property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{(self.data / 'ncagate.db').absolute()}"
+        return self.database_url or f"sqlite:///{(self.data / DATABASE_NAME).absolute()}"
 
     @cached_property
     def blobs(self) -> Path:

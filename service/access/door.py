@@ -61,7 +61,7 @@ class Door:
         Raises:
             Problem: ``unauthenticated``, ``not_local`` or ``identity_unavailable``.
         """
-        if "authorization" in headers:
+        if not _empty(headers.get("authorization", "")):
             client = self._by_authorization(headers["authorization"])
             if client is None:
                 raise Problem("unauthenticated", "the key is unknown, revoked or has expired", headers=CHALLENGE)
@@ -140,10 +140,20 @@ def _host(url: str) -> str:
         return ""
 
 
+def _empty(authorization: str) -> bool:
+    """Whether there is no credential: none at all, or the empty password that archives send where none is set."""
+    scheme, _, text = authorization.partition(" ")
+    return not scheme or (scheme.lower() == "basic" and _decoded(text).endswith(":"))
+
+
 def _password(encoded: str) -> str:
     """The password of a Basic credential (RFC 7617): archives and Prometheus send keys so; the user name is free."""
+    return _decoded(encoded).partition(":")[2]
+
+
+def _decoded(encoded: str) -> str:
     try:
-        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+        return base64.b64decode(encoded.strip(), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return ""
 

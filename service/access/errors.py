@@ -23,6 +23,12 @@ class InvalidCertificateError(AccessError):
     code = "invalid_certificate"
 
 
+class InvalidKeyError(AccessError):
+    """The text cannot be a key, or is another client's."""
+
+    code = "invalid_key"
+
+
 class UnknownKeyError(AccessError):
     """There is no such key in force."""
 

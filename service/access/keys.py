@@ -18,11 +18,12 @@ from jobs.audit import Action, note
 from jobs.clients import Client, Scope
 from jobs.database import writing
 from jobs.models import ApiKey
-from service.access.errors import InvalidCertificateError, InvalidClientNameError, UnknownKeyError
+from service.access.errors import InvalidCertificateError, InvalidClientNameError, InvalidKeyError, UnknownKeyError
 
 PREFIX = "ncg_"
 """Keys begin with it, so that scanners for secrets find them where they do not belong."""
 SECRET_BYTES = 32
+GIVEN = re.compile(r"ncg_[A-Za-z0-9_-]{43,200}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 DAY_S = 86400.0
 
@@ -43,6 +44,25 @@ class KeyRepository:
         """
         text = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         return self._insert(client, scopes, _digest(text), by=by, days=days), text
+
+    def adopt(
+        self, client: str, scopes: Sequence[Scope], text: str, *, by: Client, days: float | None = None
+    ) -> ApiKey:
+        """Take a key that was made elsewhere, by a deployment's script for instance; again changes nothing.
+
+        Raises:
+            InvalidClientNameError: as of `create`.
+            InvalidKeyError: it is not ``ncg_`` and 43 random characters or more, another client's, or has ended.
+        """
+        if not GIVEN.fullmatch(text):
+            raise InvalidKeyError("a key is `ncg_` and at least 43 letters, digits, '-' and '_', chosen at random")
+        with Session(self._engine) as session:
+            known = session.scalars(select(ApiKey).where(ApiKey.digest == _digest(text))).one_or_none()
+        if known is None:
+            return self._insert(client, scopes, _digest(text), by=by, days=None)
+        if known.client != client or self.client(text) is None:  # a script that runs again must not revive it
+            raise InvalidKeyError("this key is another client's, was revoked or has expired")
+        return known
 
     def register(
         self, client: str, scopes: Sequence[Scope], certificate: Path, *, by: Client, days: float | None = None

@@ -14,6 +14,7 @@ import pytest
 
 from jobs.clients import NOBODY, Scope
 from service.access.door import CACHED_S
+from service.access.errors import InvalidKeyError
 from service.access.keys import KeyRepository
 from service.access.middleware import PUBLIC
 
@@ -94,8 +95,26 @@ class TestKeys:
         for user in ("orthanc", ""):
             pair = base64.b64encode(f"{user}:{site.texts['ward']}".encode()).decode()
             assert site.ask(None, "GET", "/jobs", headers={"Authorization": f"Basic {pair}"}).status_code == 200
-        for pair in ("%%%", base64.b64encode(b"\xff\xfe").decode(), base64.b64encode(b"no colon").decode()):
+        for pair in (
+            "%%%",
+            base64.b64encode(b"orthanc:").decode(),
+            base64.b64encode(b"\xff\xfe").decode(),
+            base64.b64encode(b"no colon").decode(),
+        ):
             assert site.ask(None, "GET", "/jobs", headers={"Authorization": f"Basic {pair}"}).status_code == 401
+
+    def test_one_that_was_made_elsewhere_is_taken_once_and_never_again_after_its_end(self, site: Site) -> None:
+        text = "ncg_" + "x" * 43
+        key = site.keys.adopt("prometheus", [READ], text, by=NOBODY)
+        assert site.keys.adopt("prometheus", [READ], text, by=NOBODY).id == key.id
+        assert site.ask(text, "GET", "/metrics").status_code == 200
+        with pytest.raises(InvalidKeyError):
+            site.keys.adopt("other", [READ], text, by=NOBODY)
+        site.keys.revoke(key.id, by=NOBODY)
+        with pytest.raises(InvalidKeyError):
+            site.keys.adopt("prometheus", [READ], text, by=NOBODY)
+        with pytest.raises(InvalidKeyError):
+            site.keys.adopt("prometheus", [READ], "password", by=NOBODY)
 
     def test_health_is_everybodys(self, site: Site) -> None:
         assert [site.ask(None, "GET", path).status_code for path in ("/livez", "/readyz")] == [200, 200]
@@ -195,6 +214,10 @@ class TestLocal:
     @pytest.mark.parametrize("host", ["localhost:8000", "[::1]:8000", "127.0.0.5", "LOCALHOST."])
     def test_this_machine_has_several_names(self, service: Any, host: str) -> None:
         assert service.client.get("/jobs", headers={"Host": host}).status_code == 200
+
+    def test_an_empty_password_is_none(self, service: Any) -> None:
+        pair = base64.b64encode(b"orthanc:").decode()
+        assert service.client.get("/jobs", headers={"Authorization": f"Basic {pair}"}).status_code == 200
 
     def test_a_wrong_key_is_not_better_than_none(self, service: Any) -> None:
         assert service.client.get("/jobs", headers={"Authorization": "Bearer ncg_x"}).status_code == 401
