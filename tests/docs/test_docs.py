@@ -19,6 +19,7 @@ from service.metrics import Metrics
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+THREATS = (ROOT / "docs" / "threat-model.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 
 
@@ -61,6 +62,27 @@ class TestApi:
     def test_every_reason_why_a_scan_cannot_be_read_is_listed(self, error: type[ImagingError]) -> None:
         assert error.__module__ == imaging.errors.__name__
         assert f"| `{error.code}` |" in API
+
+
+class TestPromises:
+    """Each has a test, and the test is there."""
+
+    @pytest.mark.parametrize("page", ["SECURITY.md", "docs/threat-model.md", "docs/operations.md"])
+    def test_every_test_that_is_named_exists(self, page: str) -> None:
+        named = re.findall(r"`(tests/[a-z_/]+\.py)(?:::(\w+)::(\w+))?`", (ROOT / page).read_text())
+        assert len(named) >= 8
+        for file, kind, name in named:
+            source = (ROOT / file).read_text()
+            if name:
+                (body,) = re.findall(rf"^class {kind}\b.*?(?=^class |\Z)", source, re.MULTILINE | re.DOTALL)
+                assert f"def {name}(" in body, f"{file}::{kind}::{name}"
+
+    def test_every_row_of_the_threats_names_one(self) -> None:
+        rows = re.findall(
+            r"^\| (?:spoofing|tampering|repudiation|disclosure|denial|elevation) \|.*$", THREATS, re.MULTILINE
+        )
+        assert len(rows) >= 30
+        assert [row for row in rows if "`tests/" not in row] == []
 
 
 class TestReadme:
