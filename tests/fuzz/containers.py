@@ -94,12 +94,14 @@ def zip_entries(data: bytes) -> list[tuple[str, bytes]]:
         lengths = struct.unpack("<HHH", data[at + 28 : at + 34])
         (local,) = struct.unpack("<L", data[at + 42 : at + 46])
         name = data[at + 46 : at + 46 + lengths[0]].decode("cp437")
+        at += 46 + sum(lengths)
+        if name.endswith(RUBBISH):  # nobody reads it
+            continue
         content = _entry(data[before + local :], method, packed)
         if (checksum, unpacked) != (zlib.crc32(content), len(content)):
             raise DamagedError("the checksum of an entry does not hold")
-        if content and not name.endswith(RUBBISH):
+        if content:
             found.append((name, content))
-        at += 46 + sum(lengths)
     return found
 
 

@@ -96,6 +96,11 @@ class TestContents:
         aged = packed[:4] + b"\x01\x02\x03\x04" + packed[8:]
         assert contents([aged]) == contents([packed])
 
+    def test_damage_to_rubbish_that_nobody_reads_changes_none_of_them(self, scans: dict[str, Scan]) -> None:
+        (packed,) = scans["zip with folders and rubbish"].files
+        at = packed.rindex(b"PK\x01\x02") + 16
+        assert contents([packed[:at] + b"0000" + packed[at + 4 :]]) == contents([packed])
+
     @pytest.mark.parametrize("name", ["hippocampus 165", "gzip with every field", "zip of gzip", "zip of a series"])
     def test_a_flipped_bit_is_told_or_changes_none_of_them(self, scans: dict[str, Scan], name: str) -> None:
         (packed,) = scans[name].files
