@@ -78,7 +78,7 @@ def _summary(tally: Tally) -> Table:
         "wrong flags": tally.count("wrong flag"),
         "peak memory of a reader": f"{tally.peak_bytes // MIB} MiB",
         "growth of the worker": f"{tally.grown_bytes // MIB} MiB",
-        "slowest input": f"{tally.slowest_s:.1f} s",
+        "slowest input": f"{tally.slowest[0]:.1f} s (number {tally.slowest[1]})",
         "inputs per second": f"{tally.tried / tally.seconds:.1f}" if tally.seconds else "",
     }
     table = Table("", "", show_header=False)

@@ -33,7 +33,7 @@ class Tally:
     pids: set[int] = field(default_factory=set)
     deaths: int = 0
     peak_bytes: int = 0
-    slowest_s: float = 0.0
+    slowest: tuple[float, int] = (0.0, 0)
     seconds: float = 0.0
     memory: list[int] = field(default_factory=list)
 
@@ -62,7 +62,7 @@ class Tally:
         self.ends[outcome.end] += 1
         self.pids.add(outcome.pid)
         self.peak_bytes = max(self.peak_bytes, outcome.peak_bytes)
-        self.slowest_s = max(self.slowest_s, outcome.seconds)
+        self.slowest = max(self.slowest, (outcome.seconds, outcome.number))
         self.memory.append(outcome.worker_bytes)
         if outcome.wrong:
             self.wrong[outcome.number] = outcome.wrong
