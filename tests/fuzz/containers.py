@@ -95,7 +95,7 @@ def zip_entries(data: bytes) -> list[tuple[str, bytes]]:
         (local,) = struct.unpack("<L", data[at + 42 : at + 46])
         name = data[at + 46 : at + 46 + lengths[0]].decode("cp437")
         at += 46 + sum(lengths)
-        if name.endswith(RUBBISH):  # nobody reads it
+        if name.endswith(RUBBISH) or (name.endswith("/") and not unpacked):  # nobody reads it
             continue
         content = _entry(data[before + local :], method, packed)
         if (checksum, unpacked) != (zlib.crc32(content), len(content)):

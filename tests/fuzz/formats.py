@@ -32,6 +32,7 @@ SIZES = {"Rows": 0x10, "Columns": 0x11, "BitsAllocated": 0x100, "BitsStored": 0x
 """Of group 0028."""
 RECORDS = {ENTRY: (46, "2H2H2H3L5H2L"), LOCAL: (30, "5H3L2H"), END: (22, "4H2LH")}
 """Records of a zip: bytes, and the types of their fields after the signature."""
+WIDTH = {"H": 2, "L": 4}
 
 
 def nifti_field(data: bytes, dice: random.Random) -> Damage:
@@ -99,8 +100,8 @@ def zip_record(data: bytes, dice: random.Random) -> Damage:
         return Damage(put(data, at + size + where, dice.choice((b"/", b"\0", b".", b"\xff"))), f"name of entry at {at}")
     fields = [kind for count, kind in re.findall(r"(\d*)([HL])", types) for _ in range(int(count or 1))]
     index = dice.randrange(len(fields))
-    where = at + 4 + sum(struct.calcsize(one) for one in fields[:index])
-    value = interesting(dice, struct.calcsize(fields[index]))
+    where = at + 4 + sum(WIDTH[one] for one in fields[:index])
+    value = interesting(dice, WIDTH[fields[index]])
     return Damage(put(data, where, value), f"field {index} of the zip record at {at}")
 
 
