@@ -93,7 +93,7 @@ def zip_entries(data: bytes) -> list[tuple[str, bytes]]:
         method, checksum, packed, unpacked = struct.unpack("<10xH4xLLL", data[at : at + 28])
         lengths = struct.unpack("<HHH", data[at + 28 : at + 34])
         (local,) = struct.unpack("<L", data[at + 42 : at + 46])
-        name = data[at + 46 : at + 46 + lengths[0]].decode("cp437")
+        name = data[at + 46 : min(at + 46 + lengths[0], end)].decode("cp437")
         at += 46 + sum(lengths)
         if name.endswith(RUBBISH) or (name.endswith("/") and not unpacked):  # nobody reads it
             continue

@@ -92,7 +92,7 @@ def zip_record(data: bytes, dice: random.Random) -> Damage:
         return Damage(data[:-1], "last byte cut off")
     at = dice.choice(places)
     size, types = RECORDS[signature]
-    if signature == ENTRY and dice.random() < 0.3:
+    if signature == ENTRY and END in data and dice.random() < 0.3:
         return _directory(data, at, dice)
     if dice.random() < 0.2 and signature != END:
         length = int.from_bytes(data[(told := at + (28 if signature == ENTRY else 26)) : told + 2], "little")
