@@ -1,11 +1,12 @@
-# demo | pacs-demo | serve | test | check | bench | load | train. Each sets up what it needs in .venv first.
-# audit: known vulnerabilities, secrets, bill of materials.
+# demo | pacs-demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
+# audit: known vulnerabilities, secrets, bill of materials. fuzz: damaged scans, 10,000 of them. load: what a gateway takes.
 # sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
 SCAN ?=
+FUZZ ?=
 DATA ?= ../shared/data/hippocampus
 CONFIG ?= training/configs/hippocampus.toml
 STORE ?= runs/models
@@ -19,7 +20,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve test check audit load bench train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve test check audit bench load train fuzz sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -74,6 +75,10 @@ bench: $(DEV_STAMP)
 
 train: $(DEV_STAMP)
 	$(BIN)/ncagate train --data $(DATA) --config $(CONFIG) --store $(STORE)
+
+# FUZZ='--count 500 --seed 7 --minutes 5', or --only N for one input; needs ../shared/data.
+fuzz: $(DEV_STAMP)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # pip fetches what the build needs (the dev extra has none of it); only the objects are kept between runs.
 sanitize: sanitize-address sanitize-thread

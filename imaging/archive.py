@@ -31,6 +31,9 @@ JUNK_FOLDERS = frozenset({"__MACOSX"})
 JUNK_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 CHUNK_BYTES = 1 << 16  # fits a cache: a third faster than 1 MiB
 TAIL_BYTES = (1 << 16) + 22 + 20 + 56  # longest comment, end record, zip64 locator, zip64 end record
+END64 = b"PK\x06\x06"  # APPNOTE 4.3.14
+ELSEWHERE = b"\xff" * 4  # APPNOTE 4.4.1.4: the 64-bit end record has the value
+COUNTS = 1 << 16  # an end record counts entries in 16 bits; some writers of more let them overflow
 DIRECTORY_BYTES_PER_FILE = 1024  # 46 and a name; zipfile reads the whole directory into memory at once
 
 
@@ -54,9 +57,11 @@ def extract_zip(path: Path, folder: Path, *, limits: Limits) -> list[Path]:
     Raises:
         ImagingError: the subclass says what is wrong with the archive.
     """
-    _check_directory(path, limits=limits)
+    count = _check_directory(path, limits=limits)
     folder.mkdir(parents=True, exist_ok=True)
     with _open(path) as archive:
+        if (len(archive.infolist()) - count) % COUNTS:
+            raise CorruptFileError("the directory of the archive has another number of entries than its end says")
         entries = _entries(archive, limits=limits)
         left, written = limits.unpacked_bytes, []
         for number, entry in enumerate(entries):
@@ -66,8 +71,11 @@ def extract_zip(path: Path, folder: Path, *, limits: Limits) -> list[Path]:
     return written
 
 
-def _check_directory(path: Path, *, limits: Limits) -> None:
-    """Refuse an archive without an end, or with more directory than ``limits.files`` entries need."""
+def _check_directory(path: Path, *, limits: Limits) -> int:
+    """Return how many entries an archive claims, modulo ``COUNTS``.
+
+    Refuse one without an end, or with more directory than ``limits.files`` entries need.
+    """
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
@@ -76,9 +84,18 @@ def _check_directory(path: Path, *, limits: Limits) -> None:
         raise TruncatedFileError("the archive has no end")
     claims = []
     for match in re.finditer(rb"PK(?:\x05\x06.{8}(.{4})|\x06\x06.{36}(.{8}))", tail, re.DOTALL):
-        claims.append(int.from_bytes(match[1] or match[2], "little"))
+        if match[1] != ELSEWHERE or END64 not in tail:
+            claims.append(int.from_bytes(match[1] or match[2], "little"))
     if max(claims, default=0) > limits.files * DIRECTORY_BYTES_PER_FILE:
         raise TooManyFilesError(f"the archive holds more than {limits.files} files")
+    return _claimed_entries(tail)
+
+
+def _claimed_entries(tail: bytes) -> int:
+    """Return how many entries the archive ends by claiming, in 16 bits or, where these are all ones, in 64."""
+    end, end64 = tail.rindex(b"PK\x05\x06"), tail.rfind(END64)
+    claimed = int.from_bytes(tail[end + 10 : end + 12], "little")
+    return int.from_bytes(tail[end64 + 32 : end64 + 40], "little") if claimed == COUNTS - 1 and end64 >= 0 else claimed
 
 
 def _open(path: Path) -> zipfile.ZipFile:
@@ -94,6 +111,8 @@ def _entries(archive: zipfile.ZipFile, *, limits: Limits) -> list[zipfile.ZipInf
     entries = []
     for entry in archive.infolist():
         parts = _safe_parts(entry)
+        if entry.is_dir() and entry.file_size:
+            raise CorruptFileError("a folder of the archive has a content")
         if entry.is_dir() or is_junk(parts):
             continue
         if entry.flag_bits & ENCRYPTED_FLAGS:
@@ -132,6 +151,8 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, *, 
             if size > left:
                 raise TooManyBytesError("the archive unpacks to too many bytes")
             file.write(chunk)
+    if size != entry.file_size:
+        raise CorruptFileError("an entry of the archive has another size than its directory says")
     return size
 
 

@@ -99,9 +99,9 @@ def parsing(refusal: ImagingError) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (ImagingError, MemoryError):
+    except (ImagingError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:  # their messages quote what they do not like
+    except BaseException as error:  # a decoder in Rust panics with what is no Exception; messages quote the bytes
         if isinstance(error, OSError) and error.errno is not None:  # the file system's own
             raise
         raise refusal from None

@@ -34,6 +34,7 @@ PLUGINS = {
     uid.RLELossless: "pylibjpeg",
 }
 """One decoder for each transfer syntax, whatever else is installed. JPEG is GDCM's."""
+JPEG_BITS = (8, 16)  # allocated; JPEG has no pixels of more
 JPEG_SCAN = 0xDA  # SOS: nothing after it changes the size
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # SOF0-15, without tables, and that of JPEG-LS
 J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
@@ -135,6 +136,8 @@ def _by_gdcm(frame: bytes, header: ImageHeader, pixels: Pixels) -> NDArray[Any]:
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
     element.SetValue(fragments.__ref__())
     allocated, stored = pixels.bits_allocated, pixels.bits_stored
+    if allocated not in JPEG_BITS or not 1 <= stored <= allocated:  # on which GDCM breaks the process down
+        raise UndecodablePixelsError("the header gives the pixels a depth that they cannot have")
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
     image.SetDimensions((header.columns, header.rows, 1))

@@ -49,33 +49,46 @@ INSTANCE = (*SERIES, "00080016", "00080018", "00200013")
 """Attributes that a search answers with at each level (DICOM part 18, 10.6.3)."""
 GROUP = {"study": ("study_uid",), "series": ("study_uid", "series_uid"), "instance": ("sop_instance_uid",)}
 ATTRIBUTES = {"study": STUDY, "series": SERIES, "instance": INSTANCE}
+OFFSET_MAX = 2**31 - 1
+"""Largest offset of a search; one of more than 63 bits is no number to a database."""
 
 Found = tuple[DicomObject, Job]
-_ERRORS = documented("invalid_parameter", "not_acceptable", "database_unavailable")
-_GONE = documented("object_not_found", "not_acceptable", "database_unavailable")
+_AWAY = documented("not_acceptable", "database_unavailable")
+_OBJECTS = {"description": "Attributes of each.", "content": {MEDIA_TYPE: {"schema": {"type": "array"}}}}
+_PARTS = {"description": "The objects.", "content": {"multipart/related": {"schema": {"type": "string"}}}}
+_FOUND: dict[int | str, dict[str, Any]] = {200: _OBJECTS, **documented("invalid_parameter"), **_AWAY}
+_GONE: dict[int | str, dict[str, Any]] = {200: _PARTS, **documented("object_not_found"), **_AWAY}
+_GONE_ATTRIBUTES: dict[int | str, dict[str, Any]] = {**_GONE, 200: _OBJECTS}
+Accept = Annotated[str | None, Header(include_in_schema=False)]  # OpenAPI ignores it: media types say it
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Offset = Annotated[int, Query(ge=0)]
+Offset = Annotated[int, Query(ge=0, le=OFFSET_MAX)]
 
 
-@router.get("/studies", summary="Search studies", response_model=None, responses=_ERRORS)
+@router.get("/studies", summary="Search studies", response_class=Response, response_model=None, responses=_FOUND)
 def search_studies(request: Request, gateway: TheGateway, limit: Limit = 100, offset: Offset = 0) -> Response:
     """QIDO-RS: studies that hold results. Searches go by identifier, SOP class and modality."""
     return _search(request, gateway, "study", {}, limit=limit, offset=offset)
 
 
-@router.get("/series", summary="Search series", response_model=None, responses=_ERRORS)
+@router.get("/series", summary="Search series", response_class=Response, response_model=None, responses=_FOUND)
 def search_series(request: Request, gateway: TheGateway, limit: Limit = 100, offset: Offset = 0) -> Response:
     """QIDO-RS: series of results."""
     return _search(request, gateway, "series", {}, limit=limit, offset=offset)
 
 
-@router.get("/instances", summary="Search instances", response_model=None, responses=_ERRORS)
+@router.get("/instances", summary="Search instances", response_class=Response, response_model=None, responses=_FOUND)
 def search_instances(request: Request, gateway: TheGateway, limit: Limit = 100, offset: Offset = 0) -> Response:
     """QIDO-RS: results."""
     return _search(request, gateway, "instance", {}, limit=limit, offset=offset)
 
 
-@router.get("/studies/{study}/series", summary="Series of a study", response_model=None, responses=_ERRORS)
+@router.get(
+    "/studies/{study}/series",
+    summary="Series of a study",
+    response_class=Response,
+    response_model=None,
+    responses=_FOUND,
+)
 def series_of_study(
     request: Request, gateway: TheGateway, study: str, limit: Limit = 100, offset: Offset = 0
 ) -> Response:
@@ -83,7 +96,13 @@ def series_of_study(
     return _search(request, gateway, "series", {"study_uid": study}, limit=limit, offset=offset)
 
 
-@router.get("/studies/{study}/instances", summary="Instances of a study", response_model=None, responses=_ERRORS)
+@router.get(
+    "/studies/{study}/instances",
+    summary="Instances of a study",
+    response_class=Response,
+    response_model=None,
+    responses=_FOUND,
+)
 def instances_of_study(
     request: Request, gateway: TheGateway, study: str, limit: Limit = 100, offset: Offset = 0
 ) -> Response:
@@ -94,8 +113,9 @@ def instances_of_study(
 @router.get(
     "/studies/{study}/series/{series}/instances",
     summary="Instances of a series",
+    response_class=Response,
     response_model=None,
-    responses=_ERRORS,
+    responses=_FOUND,
 )
 def instances_of_series(
     request: Request, gateway: TheGateway, study: str, series: str, limit: Limit = 100, offset: Offset = 0
@@ -105,14 +125,26 @@ def instances_of_series(
     return _search(request, gateway, "instance", within, limit=limit, offset=offset)
 
 
-@router.get("/studies/{study}", summary="Retrieve a study's results", response_model=None, responses=_GONE)
-def study(gateway: TheGateway, study: str, accept: Annotated[str | None, Header()] = None) -> Response:
+@router.get(
+    "/studies/{study}",
+    summary="Retrieve a study's results",
+    response_class=Response,
+    response_model=None,
+    responses=_GONE,
+)
+def study(gateway: TheGateway, study: str, accept: Accept = None) -> Response:
     """WADO-RS: the results in a study, as multipart/related."""
     return _retrieve(gateway, {"study_uid": study}, accept)
 
 
-@router.get("/studies/{study}/series/{series}", summary="Retrieve a series", response_model=None, responses=_GONE)
-def series(gateway: TheGateway, study: str, series: str, accept: Annotated[str | None, Header()] = None) -> Response:
+@router.get(
+    "/studies/{study}/series/{series}",
+    summary="Retrieve a series",
+    response_class=Response,
+    response_model=None,
+    responses=_GONE,
+)
+def series(gateway: TheGateway, study: str, series: str, accept: Accept = None) -> Response:
     """WADO-RS: the results in a series, as multipart/related."""
     return _retrieve(gateway, {"study_uid": study, "series_uid": series}, accept)
 
@@ -120,28 +152,35 @@ def series(gateway: TheGateway, study: str, series: str, accept: Annotated[str |
 @router.get(
     "/studies/{study}/series/{series}/instances/{instance}",
     summary="Retrieve an instance",
+    response_class=Response,
     response_model=None,
     responses=_GONE,
 )
-def instance(
-    gateway: TheGateway, study: str, series: str, instance: str, accept: Annotated[str | None, Header()] = None
-) -> Response:
+def instance(gateway: TheGateway, study: str, series: str, instance: str, accept: Accept = None) -> Response:
     """WADO-RS: one result, as multipart/related."""
     return _retrieve(gateway, {"study_uid": study, "series_uid": series, "sop_instance_uid": instance}, accept)
 
 
-@router.get("/studies/{study}/metadata", summary="Metadata of a study", response_model=None, responses=_GONE)
-def study_metadata(gateway: TheGateway, study: str, accept: Annotated[str | None, Header()] = None) -> Response:
+@router.get(
+    "/studies/{study}/metadata",
+    summary="Metadata of a study",
+    response_class=Response,
+    response_model=None,
+    responses=_GONE_ATTRIBUTES,
+)
+def study_metadata(gateway: TheGateway, study: str, accept: Accept = None) -> Response:
     """WADO-RS: the results' attributes without their pixels."""
     return _metadata(gateway, {"study_uid": study}, accept)
 
 
 @router.get(
-    "/studies/{study}/series/{series}/metadata", summary="Metadata of a series", response_model=None, responses=_GONE
+    "/studies/{study}/series/{series}/metadata",
+    summary="Metadata of a series",
+    response_class=Response,
+    response_model=None,
+    responses=_GONE_ATTRIBUTES,
 )
-def series_metadata(
-    gateway: TheGateway, study: str, series: str, accept: Annotated[str | None, Header()] = None
-) -> Response:
+def series_metadata(gateway: TheGateway, study: str, series: str, accept: Accept = None) -> Response:
     """WADO-RS: as of a study."""
     return _metadata(gateway, {"study_uid": study, "series_uid": series}, accept)
 
@@ -149,12 +188,11 @@ def series_metadata(
 @router.get(
     "/studies/{study}/series/{series}/instances/{instance}/metadata",
     summary="Metadata of an instance",
+    response_class=Response,
     response_model=None,
-    responses=_GONE,
+    responses=_GONE_ATTRIBUTES,
 )
-def instance_metadata(
-    gateway: TheGateway, study: str, series: str, instance: str, accept: Annotated[str | None, Header()] = None
-) -> Response:
+def instance_metadata(gateway: TheGateway, study: str, series: str, instance: str, accept: Accept = None) -> Response:
     """WADO-RS: as of a study."""
     return _metadata(gateway, {"study_uid": study, "series_uid": series, "sop_instance_uid": instance}, accept)
 

@@ -25,6 +25,8 @@ from service.watch import snapshots
 
 KEEP_ALIVE_S = 15.0
 """A stream of events is never silent for longer, so that proxies keep it open."""
+PLACE = r"^[0-9]{1,20}(\.[0-9]{1,20})?-[0-9a-f]{32}$"
+"""How a place in the list of jobs is written (`jobs.repository.cursor`)."""
 
 router = APIRouter(tags=["jobs"])
 _AWAY = ("internal_error", "database_unavailable")
@@ -48,7 +50,7 @@ def list_jobs(
     gateway: TheGateway,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
-    before: Annotated[str | None, Query(max_length=100, description="From the `next` link of a page.")] = None,
+    before: Annotated[str | None, Query(pattern=PLACE, description="From the `next` link of a page.")] = None,
 ) -> Response:
     """Jobs, newest first, one page at a time."""
     jobs = gateway.repository.list(state=state, limit=limit, before=before)
@@ -78,7 +80,9 @@ def show_job(job_id: str, gateway: TheGateway) -> Response:
     response_model=None,
     responses={**_file_responses("mask", SEGMENTATION), **documented("not_acceptable")},
 )
-def mask(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header()] = None) -> Response:
+def mask(
+    job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header(include_in_schema=False)] = None
+) -> Response:
     """The mask on the scan's own grid: NIfTI, or by `Accept: application/dicom` the DICOM SEG of a DICOM series.
 
     Where the job failed: 409 with the job's own code.
@@ -102,7 +106,9 @@ def mask(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header(
         **documented(*_NO_FILE, "not_acceptable", *_AWAY),
     },
 )
-def report(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header()] = None) -> Response:
+def report(
+    job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header(include_in_schema=False)] = None
+) -> Response:
     """Verdict and figures: JSON as of the job, or by `Accept: application/dicom` a Structured Report (TID 1500).
 
     409 as for the mask.
@@ -142,7 +148,7 @@ def preview(job_id: str, gateway: TheGateway) -> Response:
     responses={
         200: {
             "description": "Server-sent events: `job` at every change, then `end` (or `erased`).",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},  # of a stream there is no schema before OpenAPI 3.2
         },
         **documented("job_not_found", *_AWAY),
     },

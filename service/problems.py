@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.errors import InvalidCursorError, UnsuitableWishError
+from jobs.errors import UnsuitableWishError
 from model_store.errors import ModelStoreError
 from service.errors import PROBLEMS, Problem
 
@@ -81,7 +81,6 @@ def install(app: FastAPI) -> None:
     """Make every error leave this app as a problem."""
     _handle(app, HTTPException, _from_http)
     _handle(app, RequestValidationError, _from_validation)
-    _handle(app, InvalidCursorError, lambda error: Problem("invalid_parameter", f"before: {error}"))
     _handle(app, UnsuitableWishError, lambda error: Problem(error.code, str(error)))
     _handle(app, ModelStoreError, _from_model_store)
     _handle(app, SQLAlchemyError, from_database)

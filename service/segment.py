@@ -49,6 +49,7 @@ def _body_schema() -> dict[str, Any]:
     files = {
         "type": "array",
         "items": _BINARY,
+        "minItems": 1,
         "description": "A NIfTI file (.nii, .nii.gz), a zip of a DICOM series, or the files of one.",
     }
     return {**form, "properties": {SCAN: files, **form["properties"]}, "required": [SCAN, "model"]}

@@ -192,6 +192,49 @@ class TestDamage:
                 assert sum(map(len, extract(Path(folder), content))) <= 1000
 
 
+class TestDirectory:
+    """No checksum covers the directory, and what is lost from it would be slices of a series."""
+
+    def fields(self, data: bytes | bytearray) -> tuple[int, int]:
+        """Where the last entry of the directory is, and the end record."""
+        return data.rindex(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+
+    def test_an_entry_that_is_missing_is_told_by_the_end_record(self, tmp_path: Path) -> None:
+        data = zip_bytes({"1": b"one", "2": b"two"})
+        entry, end = self.fields(data)
+        (size,) = struct.unpack("<L", data[end + 12 : end + 16])
+        shorter = data[end : end + 12] + struct.pack("<L", size - (end - entry)) + data[end + 16 :]
+        with pytest.raises(CorruptFileError):
+            extract(tmp_path, data[:entry] + shorter)
+
+    def test_a_file_that_a_flipped_bit_makes_a_folder_is_not_left_out(self, tmp_path: Path) -> None:
+        data = bytearray(zip_bytes({"a1": b"one", "a2": b"two"}))
+        data[self.fields(data)[0] + 47] = ord("/")
+        with pytest.raises(CorruptFileError):
+            extract(tmp_path, bytes(data))
+
+    def test_a_size_that_lies_is_corrupt_though_the_crc_holds(self, tmp_path: Path) -> None:
+        data = bytearray(zip_bytes({"1": b"one"}))
+        at = self.fields(data)[0] + 24
+        data[at : at + 4] = b"\xff" * 4
+        with pytest.raises(CorruptFileError):
+            extract(tmp_path, bytes(data))
+
+    @pytest.mark.parametrize("claimed", [1, 2])
+    def test_a_count_of_64_bits_is_taken_where_there_is_one(self, tmp_path: Path, claimed: int) -> None:
+        data = zip_bytes({"1": b"one"})
+        entry, end = self.fields(data)
+        record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, claimed, claimed, end - entry, entry)
+        locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+        ones = b"PK\x05\x06" + b"\0" * 4 + b"\xff" * 12 + b"\0" * 2
+        archive = data[:end] + record + locator + ones
+        if claimed == 1:
+            assert extract(tmp_path, archive) == [b"one"]
+            return
+        with pytest.raises(CorruptFileError):
+            extract(tmp_path, archive)
+
+
 class TestIsZip:
     def test_content_decides_and_not_the_name(self, tmp_path: Path) -> None:
         (tmp_path / "scan.nii").write_bytes(zip_bytes({"a": b"x"}))

@@ -26,6 +26,8 @@ from imaging.errors import (
     UnsupportedPixelsError,
 )
 from imaging.limits import Limits
+from imaging.request import Request
+from imaging.sandbox import read_in_sandbox
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -244,6 +246,25 @@ class TestReadPixels:
 
 
 class TestDamage:
+    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+    def test_run_lengths_that_end_too_early_or_lead_too_far_are_refused(self, series: Series, kept: float) -> None:
+        def cut(dataset: FileDataset, number: int) -> None:
+            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+            more = b"\x7f" + bytes(128)
+            dataset.PixelData = encapsulate([frame[: int(kept * len(frame))] + more * 99])
+
+        with pytest.raises(UndecodablePixelsError):
+            pixels_of(series(cut, count=1, source="MR_small_RLE.dcm")[0])
+
+    @pytest.mark.parametrize(("keyword", "value"), [("BitsAllocated", 65535), ("BitsStored", 17)])
+    def test_a_depth_that_jpeg_cannot_have_does_not_break_the_decoder(
+        self, tmp_path: Path, series: Series, keyword: str, value: int
+    ) -> None:
+        """In the sandbox, for GDCM ends the process on it."""
+        paths = series(lambda dataset, number: setattr(dataset, keyword, value), count=2, source="JPEG-lossy.dcm")
+        with pytest.raises(UndecodablePixelsError):
+            read_in_sandbox(Request(paths, tmp_path, Limits()))
+
     def test_a_damaged_header_raises_no_other_error_warns_of_nothing_and_names_nobody(
         self, tmp_path: Path, series: Series, caplog: pytest.LogCaptureFixture
     ) -> None:

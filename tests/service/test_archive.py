@@ -121,7 +121,16 @@ class TestSearch:
         assert archive.client.search_for_studies(limit=5, offset=2) == []
 
     @pytest.mark.parametrize(
-        "query", ["PatientName=Doe", "PatientID=P1", "colour=red", "limit=0", "offset=-1", "limit=x"]
+        "query",
+        [
+            "PatientName=Doe",
+            "PatientID=P1",
+            "colour=red",
+            "limit=0",
+            "offset=-1",
+            "limit=x",
+            "offset=9223372036854775808",
+        ],
     )
     def test_what_is_not_searched_by_is_refused(self, archive: Archive, query: str) -> None:
         answer = archive.get(f"/studies?{query}")
