@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,13 +20,18 @@ class Reconciled:
 
 
 def reconcile(
-    repository: JobRepository, send: Callable[[str], None], *, attempts_max: int, resend_after_s: float
+    repository: JobRepository,
+    send: Callable[[str], None],
+    *,
+    attempts_max: int,
+    resend_after_s: float,
+    lease_s: float = math.inf,
 ) -> Reconciled:
     """Take back jobs of silent workers, then send every job in the outbox; stops at the first refusal.
 
     Sending a job twice is harmless, because only one delivery can claim it. So several gateways may do this.
     """
-    taken_back = repository.take_back_expired(attempts_max)
+    taken_back = repository.take_back_expired(attempts_max, lease_s=lease_s)
     waiting = repository.outbox(resend_after_s)
     sent = 0
     for job_id in waiting:

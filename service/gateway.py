@@ -75,6 +75,7 @@ class Gateway:
             partial(enqueue, self.celery),
             attempts_max=self.settings.attempts_max,
             resend_after_s=self.settings.resend_after_s,
+            lease_s=self.settings.lease_s,
         )
 
     def sweep(self) -> int:
