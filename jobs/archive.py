@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from jobs.clients import NOBODY, Client
 from jobs.database import writing
 from jobs.models import Delivery, DicomObject, Job
 from jobs.state import DeliveryState
@@ -36,14 +37,18 @@ def add_objects(
 
 
 class ObjectRepository:
-    """Reading of the DICOM objects that jobs made."""
+    """Reading of the DICOM objects that jobs made; where it is `seen_by` a client, of its jobs only."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, *, client: Client = NOBODY) -> None:
+        self._engine, self._client = engine, client
+
+    def seen_by(self, client: Client) -> ObjectRepository:
+        """This repository as a client sees it."""
+        return ObjectRepository(self._engine, client=client)
 
     def find(self, values: Wanted) -> Sequence[tuple[DicomObject, Job]]:
         """Objects whose columns have these values, with their jobs, those of the newest job first."""
-        query = select(DicomObject, Job).where(*_conditions(values))
+        query = select(DicomObject, Job).where(*self._conditions(values))
         query = query.order_by(Job.created_at.desc(), Job.id, DicomObject.file.desc())
         with Session(self._engine) as session:
             return [(made, job) for made, job in session.execute(query)]
@@ -53,16 +58,17 @@ class ObjectRepository:
     ) -> Sequence[tuple[str, ...]]:
         """The distinct values of ``columns`` among the objects that fit, those with the newest job first."""
         keys = [getattr(DicomObject, column) for column in columns]
-        query = select(*keys).where(*_conditions(values)).group_by(*keys)
+        query = select(*keys).where(*self._conditions(values)).group_by(*keys)
         query = query.order_by(func.max(Job.created_at).desc(), *keys)
         with Session(self._engine) as session:
             return [tuple(row) for row in session.execute(query.limit(min(limit, PAGE_MAX)).offset(offset))]
 
-
-def _conditions(values: Wanted) -> list[ColumnElement[bool]]:
-    """That an object has these values; the job is its own."""
-    wanted = ((column, [value] if isinstance(value, str) else value) for column, value in values.items())
-    return [Job.id == DicomObject.job_id, *(getattr(DicomObject, column).in_(value) for column, value in wanted)]
+    def _conditions(self, values: Wanted) -> list[ColumnElement[bool]]:
+        """That an object has these values; the job is its own, and the client's."""
+        wanted = ((column, [value] if isinstance(value, str) else value) for column, value in values.items())
+        mine = [] if self._client.sees_all else [Job.client == self._client.name]
+        there = (getattr(DicomObject, column).in_(value) for column, value in wanted)
+        return [Job.id == DicomObject.job_id, *mine, *there]
 
 
 class DeliveryRepository:

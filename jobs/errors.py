@@ -15,7 +15,7 @@ class JobsError(Exception):
 
 
 class BrokerUnavailableError(JobsError):
-    """The broker did not take the message; the row stays in the outbox."""
+    """The broker does not answer; the rows wait until it does."""
 
     code = "broker_unavailable"
 
@@ -36,6 +36,12 @@ class JobGoneError(JobsError):
     """The job was erased while something was being written for it."""
 
     code = "job_gone"
+
+
+class IdempotencyError(JobsError):
+    """A client has called two requests by one name."""
+
+    code = "idempotency_key_reused"
 
 
 class UnsuitableWishError(JobsError):

@@ -11,11 +11,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from imaging.roi import Roi
-from jobs.state import TERMINAL, DeliveryState, JobState, SeriesState
+from jobs.state import TERMINAL, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
 SEED_MAX = 2**63 - 1
 """Largest seed; it fits a signed 64-bit integer everywhere."""
+LOCAL = "local"
+"""The client of what comes where no keys are asked for."""
+NAME_MAX = 64
+"""Longest name of a client."""
 SERIES_UID = r"^[0-9.]{1,64}$"
 """A Series Instance UID (DICOM part 5, 9.1)."""
 
@@ -38,6 +42,7 @@ class JobRequest(BaseModel):
     seed: int = Field(0, ge=0, le=SEED_MAX, description="Seed of the fire masks.")
     series_uid: str | None = Field(None, pattern=SERIES_UID, description="Which one of several DICOM series it is.")
     roi: RoiText | None = Field(None, description="Region of interest; None: the whole scan.")
+    priority: Priority = Field(Priority.ROUTINE, description="Urgent scans go before all routine ones.")
     destinations: tuple[str, ...] = Field((), description="Names of the archives that get the result.")
 
 
@@ -69,20 +74,22 @@ class Base(DeclarativeBase):
 class Job(Base):
     """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
 
-    ``enqueued_at`` is None while the job is in the outbox: accepted, but not handed to the broker yet.
+    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_created_at", "state", "created_at"),
+        Index("ix_jobs_turn", "state", "priority", "client", "created_at", "id"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("ix_jobs_client_created_at", "client", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     state: Mapped[JobState] = mapped_column(_states(JobState))
+    client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
+    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     created_at: Mapped[float] = mapped_column(Float(53))
     queued_at: Mapped[float] = mapped_column(Float(53))
-    enqueued_at: Mapped[float | None] = mapped_column(Float(53))
     started_at: Mapped[float | None] = mapped_column(Float(53))
     finished_at: Mapped[float | None] = mapped_column(Float(53))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
@@ -99,6 +106,59 @@ class Job(Base):
     def finished(self) -> bool:
         """Whether the state is final."""
         return self.state in TERMINAL
+
+
+class Client(Base):
+    """What is remembered of a client.
+
+    ``served_at`` is when a worker last took up a job of it; ``keep_days`` is how long its finished jobs are kept, None:
+    as long as the deployment keeps them.
+    """
+
+    __tablename__ = "clients"
+
+    name: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
+    served_at: Mapped[float | None] = mapped_column(Float(53))
+    keep_days: Mapped[float | None] = mapped_column(Float(53))
+
+
+class ApiKey(Base):
+    """A client's key: never the secret itself, only its SHA-256. ``scopes`` are separated by spaces."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    client: Mapped[str] = mapped_column(String(NAME_MAX))
+    scopes: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[float] = mapped_column(Float(53))
+    expires_at: Mapped[float | None] = mapped_column(Float(53))
+    revoked_at: Mapped[float | None] = mapped_column(Float(53))
+
+
+class AuditEntry(Base):
+    """Who did what, when; a trigger keeps anybody from changing it."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012  # as SQLAlchemy wants it
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[float] = mapped_column(Float(53))
+    client: Mapped[str] = mapped_column(String(NAME_MAX), index=True)
+    credential: Mapped[str] = mapped_column(String(96))
+    action: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(String(255), index=True)
+
+
+class IdempotencyKey(Base):
+    """What a client called a request, and the job that came of it; gone with the job."""
+
+    __tablename__ = "idempotency_keys"
+
+    client: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(_job(), index=True)
 
 
 class DicomObject(Base):
@@ -136,12 +196,15 @@ class Delivery(Base):
 class Series(Base):
     """A DICOM series that was sent here. ``due_at`` is when it counts as complete, None once that was acted on.
 
-    ``id`` is made of sender and series; ``job_id`` is the last job made of it, which may be erased by now.
+    ``client`` is whose it is. ``id`` is made of client, sender and series; ``job_id`` is the last job made of it, which
+    may be erased by now.
     """
 
     __tablename__ = "series"
+    __table_args__ = (Index("ix_series_client", "client", "received_at"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
     sender: Mapped[str] = mapped_column(String(64))
     study_uid: Mapped[str] = mapped_column(String(64))
     series_uid: Mapped[str] = mapped_column(String(64))

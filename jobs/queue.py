@@ -1,8 +1,16 @@
-"""The Celery app and how a job's name gets to a worker. Configuration only: the tasks are the worker's."""
+"""The Celery app and how workers are woken. Configuration only: the task is the worker's.
+
+A message names no job. It says that one is waiting, and the worker that gets it takes the one whose turn it is
+(`jobs.turns`): so order and fairness are the database's, and no message that is lost or comes twice is about any job.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from celery import Celery
+from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -12,7 +20,7 @@ from ncagate.settings import Settings
 QUEUE = "segment"
 """Name of the queue."""
 TASK_NAME = "ncagate.segment"
-"""Name of the task that segments one job; its one argument is the job's identifier."""
+"""Name of the task that segments the job whose turn it is."""
 
 _LOCAL_REDIS = "redis://localhost:6379/0"
 _VISIBILITY_MARGIN_S = 600
@@ -20,7 +28,7 @@ _SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, 
 _CONNECT_TIMEOUT_S = 1.0
 _SOCKET_TIMEOUT_S = 5.0
 _HEALTH_CHECK_S = 5
-"""How often a worker looks whether its connection still answers; one that a firewall forgot is replaced after twice that."""
+"""How often a worker looks whether its connection answers; one that a firewall forgot is replaced after twice that."""
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -62,27 +70,41 @@ def make_celery(settings: Settings) -> Celery:
     return celery
 
 
-def enqueue(celery: Celery, job_id: str) -> None:
-    """Hand a job's identifier to the broker.
+class Broker:
+    """Wakes workers; every method answers within seconds.
 
     Raises:
-        BrokerUnavailableError: within about a second, where the broker does not take it.
+        BrokerUnavailableError: from each method, where the broker does not answer.
     """
-    try:
-        celery.send_task(TASK_NAME, args=[job_id], queue=QUEUE, retry=True, retry_policy=_SEND_RETRIES)
-    except (OperationalError, RedisError, OSError) as error:
-        raise BrokerUnavailableError("the broker does not answer") from error
 
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
 
-def ping(celery: Celery) -> None:
-    """Ask the broker for an answer.
+    def wake(self) -> None:
+        """Tell one worker that a job is waiting."""
+        with _reported():
+            self._celery.send_task(TASK_NAME, queue=QUEUE, retry=True, retry_policy=_SEND_RETRIES)
 
-    Raises:
-        BrokerUnavailableError: it gives none.
-    """
-    try:
-        with celery.connection_for_write() as connection:
+    def waiting(self) -> int:
+        """How many wake-ups no worker has taken yet."""
+        with _reported(), self._celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_TIMEOUT_S)
+            return int(Queue(QUEUE, channel=connection.default_channel).queue_declare().message_count)
+
+    def ping(self) -> None:
+        """Ask for an answer."""
+        with _reported(), self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_TIMEOUT_S)
             connection.default_channel.client.ping()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._celery.close()
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
     except (OperationalError, RedisError, OSError) as error:
         raise BrokerUnavailableError("the broker does not answer") from error

@@ -1,51 +1,42 @@
-"""Making the broker agree with the rows: what it never got, or lost, is sent again."""
+"""Making the broker agree with the rows: there is a wake-up for every job that waits."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.errors import BrokerUnavailableError
+from jobs.queue import Broker
 from jobs.repository import JobRepository, TakenBack
+
+WAKES_MAX = 1000
+"""Most wake-ups that one round sends; the next one is seconds away."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What one round did: jobs sent, jobs the broker did not take, jobs taken back from silent workers."""
+    """What one round did: wake-ups sent, whether the broker answered, jobs taken back from silent workers."""
 
     sent: int
-    unsent: int
+    answered: bool
     taken_back: TakenBack
 
 
-def reconcile(
-    repository: JobRepository,
-    send: Callable[[str], None],
-    *,
-    attempts_max: int,
-    resend_after_s: float,
-    lease_s: float = math.inf,
-) -> Reconciled:
-    """Take back jobs of silent workers, then send every job in the outbox; stops at the first refusal.
+def reconcile(repository: JobRepository, broker: Broker, *, attempts_max: int, lease_s: float = math.inf) -> Reconciled:
+    """Take back jobs of silent workers, then send the wake-ups that the broker lacks.
 
-    Sending a job twice is harmless, because only one delivery can claim it. So several gateways may do this.
+    A wake-up too many is harmless: the worker that gets it finds nothing queued. So several gateways may do this.
     """
     taken_back = repository.take_back_expired(attempts_max, lease_s=lease_s)
-    waiting = repository.outbox(resend_after_s)
     sent = 0
-    for job_id in waiting:
-        if not deliver(repository, send, job_id):
-            break
-        sent += 1
-    return Reconciled(sent=sent, unsent=len(waiting) - sent, taken_back=taken_back)
-
-
-def deliver(repository: JobRepository, send: Callable[[str], None], job_id: str) -> bool:
-    """Send one job and note it in its row; False where the broker is away and it stays in the outbox."""
     try:
-        send(job_id)
+        queued = repository.queued()
+        for _ in range(min(queued - broker.waiting(), WAKES_MAX) if queued else 0):
+            broker.wake()
+            sent += 1
     except BrokerUnavailableError:
-        return False
-    repository.mark_enqueued(job_id)
-    return True
+        return Reconciled(sent, False, taken_back)
+    return Reconciled(sent, True, taken_back)

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
+    Select,
     Update,
     and_,
     case,
     delete,
     func,
     insert,
-    or_,
     select,
     text,
     tuple_,
@@ -25,11 +26,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from jobs import tally
+from jobs import tally, turns
 from jobs.archive import add_objects
+from jobs.audit import Action, note
+from jobs.clients import NOBODY, Client
 from jobs.database import writing
 from jobs.errors import ATTEMPTS_EXHAUSTED, InvalidCursorError
-from jobs.models import Job, JobRequest
+from jobs.idempotency import Named
+from jobs.models import IdempotencyKey, Job, JobRequest
 from jobs.state import TERMINAL, JobState
 
 PAGE_MAX = 500
@@ -57,13 +61,23 @@ class JobRepository:
     """All reading and writing of job rows, on SQLite or PostgreSQL.
 
     Safe to use from several threads and processes. ``clock`` gives seconds since the epoch. Rows returned are
-    snapshots: they do not follow the database.
+    snapshots: they do not follow the database. Where it is `seen_by` a client, other clients' jobs do not exist
+    for reading and for the client's side.
     """
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time, client: Client = NOBODY) -> None:
         self._engine = engine
         self._writer = writing(engine)
         self._clock = clock
+        self._client = client
+
+    def seen_by(self, client: Client) -> JobRepository:
+        """This repository as a client sees it, whose new jobs are its own."""
+        return JobRepository(self._engine, clock=self._clock, client=client)
+
+    @property
+    def _mine(self) -> tuple[ColumnElement[bool], ...]:
+        return () if self._client.sees_all else (Job.client == self._client.name,)
 
     @property
     def engine(self) -> Engine:
@@ -75,7 +89,7 @@ class JobRepository:
     def get(self, job_id: str) -> Job | None:
         """The job, or None."""
         with Session(self._engine) as session:
-            return session.get(Job, job_id)
+            return session.scalars(self._one(job_id)).one_or_none()
 
     def list(self, *, state: JobState | None = None, limit: int = 50, before: str | None = None) -> Sequence[Job]:
         """Jobs, newest first, at most ``limit``; ``before`` is the `cursor` of the last job of the last page.
@@ -83,22 +97,30 @@ class JobRepository:
         Raises:
             InvalidCursorError: ``before`` is not a cursor.
         """
-        query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(min(limit, PAGE_MAX))
+        query = select(Job).where(*self._mine).order_by(Job.created_at.desc(), Job.id.desc())
         if state is not None:
             query = query.where(Job.state == state)
         if before is not None:
             query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*_parse_cursor(before)))
         with Session(self._engine) as session:
-            return session.scalars(query).all()
+            return session.scalars(query.limit(min(limit, PAGE_MAX))).all()
 
     def position(self, job_id: str) -> int | None:
-        """How many queued jobs are older than this queued one; None where it is not queued."""
+        """How many queued jobs are more urgent or older than this queued one; None where it is not queued."""
         with Session(self._engine) as session:
-            job = session.get(Job, job_id)
-            if job is None or job.state is not JobState.QUEUED:
-                return None
-            older = tuple_(Job.created_at, Job.id) < tuple_(job.created_at, job.id)
-            return session.scalar(select(func.count()).where(Job.state == JobState.QUEUED, older))
+            job = session.scalars(self._one(job_id)).one_or_none()
+            return None if job is None or job.state is not JobState.QUEUED else session.scalar(turns.ahead(job))
+
+    def _one(self, job_id: str) -> Select[Job]:
+        return select(Job).where(Job.id == job_id, *self._mine)
+
+    def queued(self, client: str | None = None) -> int:
+        """How many jobs wait for a worker; of one client, or of all."""
+        query = select(func.count()).where(turns.QUEUED)
+        if client is not None:
+            query = query.where(Job.client == client)
+        with Session(self._engine) as session:
+            return session.scalar(query) or 0
 
     def status(self) -> QueueStatus:
         """Jobs per state, and the age of the queue."""
@@ -124,25 +146,44 @@ class JobRepository:
 
     # --- the client's side
 
-    def create(self, job_id: str, request: JobRequest) -> Job:
-        """Insert a queued job, in the outbox until `mark_enqueued`. Its input files must be in place."""
+    def create(self, job_id: str, request: JobRequest, *, named: Named | None = None) -> Job:
+        """Insert a queued job, under the name that its client gave the request. Its input files must be in place.
+
+        Raises:
+            IdempotencyError: there is a job under this name.
+        """
         now = self._clock()
         values = {
             "id": job_id,
             "state": JobState.QUEUED,
+            "client": self._client.name,
+            "priority": request.priority.rank,
             "created_at": now,
             "queued_at": now,
             "request": request,
         }
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            return session.scalars(insert(Job).returning(Job), [values]).one()
+            job = session.scalars(insert(Job).returning(Job), [values]).one()
+            if named is not None:
+                named.write(session.connection(), self._client.name, job_id)
+            self._note(session.connection(), Action.SUBMITTED, job_id)
+            return job
+
+    def named(self, key: str) -> tuple[Job, str] | None:
+        """The job of the request that the client called so, and what that request's digest was."""
+        query = select(Job, IdempotencyKey.digest).join(IdempotencyKey, IdempotencyKey.job_id == Job.id)
+        with Session(self._engine) as session:
+            found = session.execute(
+                query.where(IdempotencyKey.client == self._client.name, IdempotencyKey.key == key)
+            ).one_or_none()
+        return None if found is None else (found[0], found[1])
 
     def request_cancel(self, job_id: str) -> JobState | None:
         """Cancel a queued job at once, ask a running one to stop; the state after, None for no such job."""
         now, queued = self._clock(), Job.state == JobState.QUEUED
         change = (
             update(Job)
-            .where(Job.id == job_id, Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+            .where(Job.id == job_id, Job.state.in_([JobState.QUEUED, JobState.RUNNING]), *self._mine)
             .values(
                 cancel_requested=True,
                 state=case((queued, JobState.CANCELLED), else_=Job.state),
@@ -152,33 +193,31 @@ class JobRepository:
         )
         with self._writer.begin() as connection:
             state: JobState | None = connection.scalar(change)
+            if state is not None:
+                self._note(connection, Action.CANCELLED, job_id)
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
-            return state or connection.scalar(select(Job.state).where(Job.id == job_id))
+            return state or connection.scalar(select(Job.state).where(Job.id == job_id, *self._mine))
 
-    def erase(self, job_id: str) -> bool:
+    def erase(self, job_id: str, *, why: Action = Action.ERASED) -> bool:
         """Delete a finished job's row; False where there is none or it is not finished."""
         with self._writer.begin() as connection:
-            gone = connection.execute(delete(Job).where(Job.id == job_id, Job.state.in_(TERMINAL)))
+            gone = connection.execute(delete(Job).where(Job.id == job_id, Job.state.in_(TERMINAL), *self._mine))
+            if gone.rowcount == 1:
+                self._note(connection, why, job_id)
             return gone.rowcount == 1
 
-    # --- the broker's side
-
-    def outbox(self, resend_after_s: float, *, limit: int = 1000) -> Sequence[str]:
-        """Queued jobs, oldest first, never handed to the broker or so long ago that it may have lost them."""
-        stale = Job.enqueued_at < self._clock() - resend_after_s
-        query = select(Job.id).where(Job.state == JobState.QUEUED, or_(Job.enqueued_at.is_(None), stale))
-        with Session(self._engine) as session:
-            return session.scalars(query.order_by(Job.created_at, Job.id).limit(limit)).all()
-
-    def mark_enqueued(self, job_id: str) -> None:
-        """The broker has taken the job's message."""
-        with self._writer.begin() as connection:
-            connection.execute(
-                update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED).values(enqueued_at=self._clock())
-            )
+    def _note(self, connection: Connection, action: Action, job_id: str) -> None:
+        note(connection, self._client, action, job_id, self._clock())
 
     # --- the worker's side
+
+    def claim_next(self, lease_s: float) -> Job | None:
+        """`claim` the queued job whose turn it is; None where none is queued."""
+        while (job_id := self._next_up()) is not None:
+            if (job := self.claim(job_id, lease_s)) is not None:  # else another worker was faster
+                return job
+        return None
 
     def claim(self, job_id: str, lease_s: float) -> Job | None:
         """Take a queued job: it is running, one attempt more. None where it is not queued (any more)."""
@@ -196,7 +235,12 @@ class JobRepository:
             job = session.scalars(change).one_or_none()
             if job is not None:
                 tally.waited(now - job.queued_at).write(session.connection())
+                turns.served(session.connection(), job.client, now)
             return job
+
+    def _next_up(self) -> str | None:
+        with self._engine.connect() as connection:
+            return turns.next_up(connection)
 
     def heartbeat(self, job_id: str, attempt: int, *, progress: float, stage: str, lease_s: float) -> bool:
         """Extend the lease and report progress (0 to 1); False where the attempt must stop.
@@ -313,8 +357,8 @@ def _parse_cursor(value: str) -> tuple[float, str]:
 
 
 def _requeued(now: float) -> dict[str, Any]:
-    """Column values that put a job back into the queue and into the outbox."""
-    fresh = {"queued_at": now, "enqueued_at": None, "lease_until": None, "progress": 0.0, "stage": ""}
+    """Column values that put a job back into the queue."""
+    fresh = {"queued_at": now, "lease_until": None, "progress": 0.0, "stage": ""}
     return {"state": JobState.QUEUED} | fresh
 
 

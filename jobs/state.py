@@ -28,6 +28,18 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 """Every move the repository makes, and no other."""
 
 
+class Priority(StrEnum):
+    """Whose turn comes first, whoever the client."""
+
+    ROUTINE = "routine"
+    URGENT = "urgent"
+
+    @property
+    def rank(self) -> int:
+        """Higher goes first."""
+        return [Priority.ROUTINE, Priority.URGENT].index(self)
+
+
 class SeriesState(StrEnum):
     """What became of a DICOM series that was sent here."""
 

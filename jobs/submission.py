@@ -5,15 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from jobs.blobs import Blobs
+from jobs.idempotency import Named
 from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository
 
 
-def submit(repository: JobRepository, blobs: Blobs, job_id: str, *, staged: Path, request: JobRequest) -> Job:
-    """Make the staged folder the input of a new job, and the job queued; the broker still has to be told."""
+def submit(
+    repository: JobRepository,
+    blobs: Blobs,
+    job_id: str,
+    *,
+    staged: Path,
+    request: JobRequest,
+    named: Named | None = None,
+) -> Job:
+    """Make the staged folder the input of a new job, and the job queued; a worker still has to be woken.
+
+    Raises:
+        IdempotencyError: there is a job under this name.
+    """
     try:
         blobs.commit_input(staged, job_id)
-        return repository.create(job_id, request)
+        return repository.create(job_id, request, named=named)
     except BaseException:
         blobs.erase(job_id)
         raise

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.errors import UnsuitableWishError
 from jobs.models import SEED_MAX, SERIES_UID, JobRequest, RoiText
+from jobs.state import Priority
 from model_store.registry import Registry
 from nca.gate import Rule
 from ncagate.settings import Settings
@@ -56,6 +57,10 @@ class Wish(BaseModel):
         examples=["ras:-45,-47,-31:-9,3,9"],
     )
 
+    priority: Priority = Field(
+        Priority.ROUTINE, description="`urgent` goes before all that is `routine`, whoever sent it."
+    )
+
     def request(self, registry: Registry, settings: Settings, *, destinations: tuple[str, ...] = ()) -> JobRequest:
         """The request with its version pinned and its defaults filled in; ``destinations`` get the result.
 
@@ -83,5 +88,6 @@ class Wish(BaseModel):
             seed=self.seed,
             series_uid=self.series_uid,
             roi=self.roi,
+            priority=self.priority,
             destinations=destinations,
         )

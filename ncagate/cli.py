@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from ncagate.settings import Settings
+from ncagate import administration
+from ncagate.terminal import UNREADABLE, chosen_settings, told
 
 app = typer.Typer(
     name="ncagate",
@@ -21,9 +21,7 @@ models = typer.Typer(help="List, show, promote and roll back model versions.", n
 app.add_typer(models, name="models")
 routes = typer.Typer(help="The routing table of what archives send.", no_args_is_help=True)
 app.add_typer(routes, name="routes")
-
-UNREADABLE = 2
-"""Exit code where a scan could not be read, or a command not be done as asked."""
+administration.install(app)
 
 Store = Annotated[
     Path | None, typer.Option(help="Model store; default: NCAGATE_STORE, or `models` in the data folder.")
@@ -54,8 +52,8 @@ def serve(
     """Run gateway, workers and a private Redis as one service. Ctrl-C stops it."""
     from ncagate.embedded import serve as run
 
-    with _told():
-        run(_settings(host=host, port=port, data=data))
+    with told():
+        run(chosen_settings(host=host, port=port, data=data))
 
 
 @app.command()
@@ -65,8 +63,8 @@ def gateway(
     """Run the HTTP gateway alone (production: one of several, with a Redis and a database of their own)."""
     from ncagate.processes import run_gateway
 
-    with _told():
-        run_gateway(_settings(), fd=fd)
+    with told():
+        run_gateway(chosen_settings(), fd=fd)
 
 
 @app.command()
@@ -74,7 +72,7 @@ def worker() -> None:
     """Run the Celery workers alone."""
     from ncagate.processes import run_worker
 
-    run_worker(_settings())
+    run_worker(chosen_settings())
 
 
 @app.command()
@@ -82,8 +80,8 @@ def listen() -> None:
     """Take DICOM associations: archives and scanners send series by C-STORE (see NCAGATE_PACS)."""
     from ncagate.processes import run_listener
 
-    with _told():
-        run_listener(_settings())
+    with told():
+        run_listener(chosen_settings())
 
 
 @app.command()
@@ -91,8 +89,8 @@ def deliver() -> None:
     """Send results to the archives of NCAGATE_PACS, again and again until they have them."""
     from ncagate.processes import run_deliverer
 
-    with _told():
-        run_deliverer(_settings())
+    with told():
+        run_deliverer(chosen_settings())
 
 
 @routes.command("test")
@@ -106,8 +104,8 @@ def try_routes(
 
     from ncagate.routing import try_series
 
-    with _told():
-        fits = try_series(series, sender=sender, settings=_settings(pacs=pacs), console=Console())
+    with told():
+        fits = try_series(series, sender=sender, settings=chosen_settings(pacs=pacs), console=Console())
     raise typer.Exit(0 if fits else 1)
 
 
@@ -141,8 +139,8 @@ def segment(
     """Segment scans here and now, without a server. Exit code 2 where a scan could not be read."""
     from ncagate import segmenting
 
-    settings = _settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
-    with _told():
+    settings = chosen_settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
+    with told():
         batch = segmenting.Batch.open(
             settings,
             model=model,
@@ -168,7 +166,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
 ) -> None:
     """Train a model, calibrate and evaluate its verdict, and publish a version."""
-    with _told():
+    with told():
         from training.job import run as run_job
 
         run_job(data=data, config=config, store=store, resume=resume, run=run)
@@ -188,7 +186,7 @@ def plan(
     ] = None,
 ) -> None:
     """Look at labelled scans and write a training configuration for them."""
-    with _told():
+    with told():
         from training.plan import make_plan, read_facts, to_toml
 
         facts = read_facts(data, volumes=volume or (), spacing_mm=spacing)
@@ -219,8 +217,8 @@ def evaluate(
     store: Store = None,
 ) -> None:
     """Measure a version's masks and verdicts on labelled scans that it has not seen, clean and degraded."""
-    settings = _settings(store=store, min_dice=min_dice, alpha=alpha, rule=rule)
-    with _told():
+    settings = chosen_settings(store=store, min_dice=min_dice, alpha=alpha, rule=rule)
+    with told():
         from model_store.loaded import load_version
         from model_store.registry import Registry
         from training.assess import evaluate as run
@@ -241,7 +239,7 @@ def calibrate(
     version: Annotated[str | None, typer.Option(help="Version or alias; default: production.")] = None,
 ) -> None:
     """Publish a version with the same weights and a verdict calibrated on your own labelled scans."""
-    with _told():
+    with told():
         from model_store.loaded import load_version
         from model_store.registry import Registry
         from training.assess import recalibrate
@@ -258,8 +256,8 @@ def engines(
 
     from ncagate.modelling import engine_table
 
-    with _told():
-        Console().print(engine_table(_settings(engine=engine).engine))
+    with told():
+        Console().print(engine_table(chosen_settings(engine=engine).engine))
 
 
 @models.command("list")
@@ -275,7 +273,7 @@ def list_models(store: Store = None) -> None:
 @models.command()
 def show(name: str, version: Annotated[str | None, typer.Argument()] = None, store: Store = None) -> None:
     """The manifest of a version (default: production)."""
-    with _told():
+    with told():
         typer.echo(_registry(store).resolve(name, version).to_json(), nl=False)
 
 
@@ -287,7 +285,7 @@ def promote(
     store: Store = None,
 ) -> None:
     """Point an alias at a version."""
-    with _told():
+    with told():
         _registry(store).set_alias(name, alias, version)
         typer.echo(f"{name}: {alias} is now {version}")
 
@@ -297,37 +295,14 @@ def rollback(
     name: str, alias: Annotated[str, typer.Option(help="Alias to move back.")] = "production", store: Store = None
 ) -> None:
     """Point an alias at the version it had before."""
-    with _told():
+    with told():
         typer.echo(f"{name}: {alias} is now {_registry(store).rollback(name, alias)}")
-
-
-class _told:  # noqa: N801  # reads as a sentence where it is used
-    """Expected errors become one line on stderr and exit code 2; anything else keeps its traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        code = getattr(type(error), "code", None)
-        if isinstance(code, str):
-            typer.echo(f"ncagate: {error} [{code}]", err=True)
-            raise typer.Exit(UNREADABLE) from error
-
-
-def _settings(**chosen: Any) -> Settings:
-    """The environment's settings, with what the command line says on top."""
-    try:
-        return Settings(**{name: value for name, value in chosen.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        typer.echo(f"ncagate: the setting {first['loc'][0]}: {first['msg']} [invalid_setting]", err=True)
-        raise typer.Exit(UNREADABLE) from None
 
 
 def _registry(store: Path | None) -> Any:
     from model_store.registry import Registry
 
-    return Registry(_settings(store=store).models)
+    return Registry(chosen_settings(store=store).models)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,8 +37,6 @@ REDIS_STOP_S = 5.0
 GATEWAY_STOP_S = 5.0
 LISTENER_STOP_S = 5.0
 NCAGATE = (sys.executable, "-m", "ncagate.cli")
-RESEND_AFTER_S = 15
-"""The private Redis forgets when it stops, so a message without an answer is sent again sooner than elsewhere."""
 LOCK_FILE = "serve.lock"
 STATUS_FILE = "serve.json"
 
@@ -93,7 +90,7 @@ def serve(settings: Settings) -> None:
         if settings.redis_url is None:
             path = stack.enter_context(private_redis.socket_path(settings.data))
             programs = [_redis(path, settings.data / private_redis.LOG_NAME)]
-            settings = _with_redis(settings, private_redis.url(path))
+            settings = _changed(settings, redis_url=private_redis.url(path))
         children = [*_archives(settings), _gateway(settings, listener), _worker(settings), *programs]
         service = _Service(settings, children, listener)
         try:
@@ -137,11 +134,6 @@ def _archives(settings: Settings) -> list[Program]:
         stop_s = max(one.timeout_s for one in config.destination)
         programs.append(Program("deliverer", [*NCAGATE, "deliver"], environment, stop_s=stop_s))
     return programs
-
-
-def _with_redis(settings: Settings, url: str) -> Settings:
-    resend_after_s = settings.resend_after_s if "resend_after_s" in settings.model_fields_set else RESEND_AFTER_S
-    return _changed(settings, redis_url=url, resend_after_s=resend_after_s)
 
 
 def _changed(settings: Settings, **changes: Any) -> Settings:
@@ -189,13 +181,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         why = str(error.strerror or error).partition(" (while")[0]  # the rest repeats the address
         raise AddressUnavailableError(f"cannot listen on {host} port {port}: {why}") from error
     with listener:
-        if not _loopback(listener.getsockname()[0]):
-            log.warning("%s can be reached from other machines, and there is no access control", host)
         yield listener
-
-
-def _loopback(address: str) -> bool:
-    return ip_address(address.partition("%")[0]).is_loopback
 
 
 class _Service:

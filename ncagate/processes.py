@@ -61,6 +61,7 @@ def run_worker(settings: Settings) -> None:
 
 def run_listener(settings: Settings) -> None:
     """Take DICOM associations until SIGTERM or SIGINT."""
+    from jobs.clients import Client
     from jobs.database import open_database, upgrade
     from jobs.repository import JobRepository
     from model_store.registry import Registry
@@ -79,7 +80,8 @@ def run_listener(settings: Settings) -> None:
         logging.getLogger("pacs").warning(
             "any application entity may send series here: name those that may in `calling`"
         )
-    Listener(section, collection).listen_until(_stop_event())
+    owner = Client(section.client, frozenset(), "listener")
+    Listener(section, collection.seen_by(owner)).listen_until(_stop_event())
 
 
 def run_deliverer(settings: Settings) -> None:

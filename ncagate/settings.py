@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -29,9 +30,29 @@ class Settings(BaseSettings):
         None, description="File (TOML) of the routes that series take, and of the archives that get results."
     )
     host: str = Field("127.0.0.1", description="Address the gateway binds to.")
+    access: Literal["auto", "keys"] = Field(
+        "auto",
+        description="Who may come in: who has a key (`keys`), or anybody on this machine until the first key is made, "
+        "where the gateway binds to loopback (`auto`).",
+    )
+    oidc_issuer: str | None = Field(None, description="OpenID provider whose tokens are taken, as in their `iss`.")
+    oidc_audience: str | None = Field(None, description="Whom its tokens are for, as in their `aud`.")
+    oidc_jwks: str | None = Field(None, description="Its public keys (JWKS): a file, or an address with https.")
+    proxy_addresses: str | None = Field(
+        None, description="Addresses or networks, separated by commas, of proxies that check client certificates."
+    )
+    proxy_certificate_header: str | None = Field(
+        None, description="Header in which they hand the certificate on, and which they remove from what comes in."
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port the gateway binds to; 0 picks a free one.")
 
     body_bytes_max: PositiveInt = Field(512 * MIB, description="Largest request body.")
+    body_rate_min: PositiveInt = Field(4096, description="Bytes a second at which a body has to come, after 30 s.")
+    client_rate_max: float = Field(200.0, gt=0, description="Requests a second of one client, at each gateway.")
+    client_uploads_max: PositiveInt = Field(16, description="Uploads of one client at once, at each gateway.")
+    client_queue_max: PositiveInt = Field(5000, description="Most jobs of one client that wait for a worker.")
+    queue_max: PositiveInt = Field(20000, description="Most jobs that wait for a worker.")
+    disk_free_min: PositiveInt = Field(512 * MIB, description="Room on the data folder's disk that uploads leave.")
     files_max: PositiveInt = Field(4096, description="Most files in one request or archive.")
     unpacked_bytes_max: PositiveInt = Field(2048 * MIB, description="Most bytes a compressed upload may unpack to.")
     voxels_max: PositiveInt = Field(128 * 1024 * 1024, description="Most voxels in one scan.")
@@ -64,15 +85,15 @@ class Settings(BaseSettings):
         "or a predicted Dice with a stated risk (`conformal`).",
     )
 
+    keep_days: float | None = Field(
+        None,
+        ge=0,
+        description="Days to keep finished jobs for, unless their client has its own; unset: for ever.",
+    )
     wait_max_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` that is honoured.")
     attempts_max: PositiveInt = Field(3, description="Attempts after which a job that keeps dying ends `failed`.")
     job_seconds_max: PositiveInt = Field(3600, description="Hard time limit of one attempt.")
     lease_s: float = Field(60.0, gt=0, description="A running job whose worker was silent for this long is taken back.")
-    resend_after_s: float = Field(
-        300.0,
-        gt=0,
-        description="A job that no worker has claimed for this long after it was sent is sent again.",
-    )
     soft_shutdown_s: float = Field(30.0, ge=0, description="How long a stopping worker lets its task go on.")
     reconcile_s: float = Field(5.0, gt=0, description="How often rows are compared with the broker.")
 
@@ -90,3 +111,11 @@ class Settings(BaseSettings):
     def models(self) -> Path:
         """Folder of the writable model store."""
         return self.store or self.data / "models"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, is this machine and nothing that others can reach."""
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"

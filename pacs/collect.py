@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid5
 
 from imaging.errors import ImagingError
+from jobs.audit import Action
 from jobs.blobs import Blobs
+from jobs.clients import Client
 from jobs.errors import JobsError
 from jobs.models import JobRequest, Series
 from jobs.repository import JobRepository
@@ -22,7 +24,7 @@ from ncagate.settings import Settings
 from pacs.config import PacsConfig
 from pacs.files import SeriesFiles, Stored, set_digest
 from pacs.routing import find_route
-from pacs.series import NAMESPACE, SeriesRepository, series_id
+from pacs.series import NAMESPACE, SeriesRepository
 
 if TYPE_CHECKING:
     from imaging.dicom_identity import Identity
@@ -67,6 +69,10 @@ class Collection:
     files: SeriesFiles
     stripper: Stripper | None = None
 
+    def seen_by(self, client: Client) -> Collection:
+        """This collection as a client sees it: what it receives is that client's."""
+        return replace(self, series=self.series.seen_by(client), jobs=self.jobs.seen_by(client))
+
     def receive(
         self, staged: Sequence[Path], *, sender: str, study: str | None = None, instance: str | None = None
     ) -> list[Receipt]:
@@ -85,20 +91,27 @@ class Collection:
         self._received(series, sender=sender)  # after them: quiet begins now
         return receipts
 
-    def submit_complete(self, send: Callable[[str], object]) -> int:
-        """Make jobs of the series that are complete, and ``send`` them; how many were looked at."""
+    def submit_complete(self, made: Callable[[str], object]) -> int:
+        """Make jobs of the series that are complete, and tell ``made`` of each; how many were looked at."""
         looked = 0
         while looked < ROUND_MAX and (claimed := self.series.claim(LEASE_S)) is not None:
             looked += 1
             try:
-                self._submit(claimed, send)
+                self._submit(claimed, made)
             except Exception:  # one series must not keep the others from being looked at; its lease runs out
                 log.exception("series %s: no job could be made of it; it is tried again", claimed.id)
         return looked
 
-    def forget(self, job_id: str) -> None:
-        """Erase the series of a job that is being erased."""
+    def erase(self, job_id: str, *, why: Action = Action.ERASED) -> bool:
+        """Erase a finished job down to its files and the series it was made of; False where there is none.
+
+        The series first: what an archive sends again makes the same job, once this one is gone.
+        """
         self._erase(self.series.of_job(job_id))
+        if not self.jobs.erase(job_id, why=why):
+            return False
+        self.blobs.erase(job_id)
+        return True
 
     def sweep(self) -> None:
         """Erase series of which nothing has come for long; their jobs keep their own links to the files."""
@@ -113,7 +126,7 @@ class Collection:
             self.series.received(one, sender=sender, quiet_s=self.config.quiet_s)
 
     def _keep(self, file: Path, identity: Identity, *, sender: str) -> Receipt:
-        series = series_id(sender, self._alias(identity).series)
+        series = self.series.id(sender, self._alias(identity).series)
         if self.stripper is None:
             return Receipt(identity, self.files.add(series, identity.instance, file), series)
         try:
@@ -125,12 +138,12 @@ class Collection:
         """What an object is kept as."""
         return identity if self.stripper is None else self.stripper.alias(identity)
 
-    def _submit(self, series: Series, send: Callable[[str], object]) -> None:
+    def _submit(self, series: Series, made: Callable[[str], object]) -> None:
         with self.files.alone(series.id) as alone:
             if alone:  # else a slower process still has it in hand, past its lease
-                self._decide(series, send)
+                self._decide(series, made)
 
-    def _decide(self, series: Series, send: Callable[[str], object]) -> None:
+    def _decide(self, series: Series, made: Callable[[str], object]) -> None:
         files = self.files.instances(series.id)
         route = find_route(self.config.route, self._was(series, files[0]), sender=series.sender) if files else None
         if route is None:
@@ -152,7 +165,7 @@ class Collection:
         self.series.settle(series, SeriesState.SUBMITTED, route=route.name, job_id=job_id)
         if new:
             log.info("series %s: %d instances became job %s by route %s", series.id, len(files), job_id, route.name)
-            send(job_id)
+            made(job_id)
 
     def _make_job(self, job_id: str, series: Series, files: list[Path], request: JobRequest) -> bool:
         """Create the job; False where the same instances have become one before."""
@@ -165,7 +178,8 @@ class Collection:
                     self.blobs.commit_identities(staged, job_id)
         with self.blobs.staging() as staged:
             self.files.link_into(files, staged)
-            submit(self.jobs, self.blobs, job_id, staged=staged, request=request)
+            owner = Client(series.client, frozenset(), f"series from {series.sender}")
+            submit(self.jobs.seen_by(owner), self.blobs, job_id, staged=staged, request=request)
         return True
 
     def _was(self, series: Series, file: Path) -> Identity:

@@ -44,6 +44,7 @@ from pydantic import (
     model_validator,
 )
 
+from jobs.models import LOCAL, NAME_MAX
 from jobs.wish import Wish
 from pacs.errors import InvalidPacsConfigError
 
@@ -94,6 +95,7 @@ class ListenSection(_Section):
         associations: most at once.
         instance_bytes: largest object.
         idle_s: seconds after which a silent association is ended.
+        client: whose the series are, and the jobs made of them.
     """
 
     ae_title: AeTitle = "NCAGATE"
@@ -105,6 +107,7 @@ class ListenSection(_Section):
     instance_bytes: PositiveInt = 512 * 1024 * 1024
     idle_s: PositiveFloat = 60.0
     tls: Tls | None = None
+    client: Annotated[str, Field(min_length=1, max_length=NAME_MAX)] = LOCAL
 
 
 class DeidentifySection(_Section):

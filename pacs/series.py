@@ -11,6 +11,7 @@ from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from jobs.clients import NOBODY, Client
 from jobs.database import writing
 from jobs.models import Series
 from jobs.state import SeriesState
@@ -24,22 +25,35 @@ PAGE_MAX = 500
 """Most series that are listed."""
 
 
-def series_id(sender: str, series_uid: str) -> str:
-    """The series' identifier here: one per sender, so that no sender adds to another's series."""
-    return uuid5(NAMESPACE, f"{sender}\n{series_uid}").hex
+def series_id(client: str, sender: str, series_uid: str) -> str:
+    """The series' identifier here: one per client and sender, so that nobody adds to another's series."""
+    return uuid5(NAMESPACE, f"{client}\n{sender}\n{series_uid}").hex
 
 
 class SeriesRepository:
-    """All reading and writing of series rows; thread-safe. ``clock`` gives seconds since the epoch."""
+    """All reading and writing of series rows; thread-safe. ``clock`` gives seconds since the epoch.
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
-        self._engine, self._writer, self._clock = engine, writing(engine), clock
+    Where it is `seen_by` a client, the series that are listed and received are that client's.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time, client: Client = NOBODY) -> None:
+        self._engine, self._writer, self._clock, self._client = engine, writing(engine), clock, client
+
+    def seen_by(self, client: Client) -> SeriesRepository:
+        """This repository as a client sees it."""
+        return SeriesRepository(self._engine, clock=self._clock, client=client)
+
+    def id(self, sender: str, series_uid: str) -> str:
+        """Identifier of a series of this client."""
+        return series_id(self._client.name, sender, series_uid)
 
     def list(self, *, state: SeriesState | None = None, limit: int = 50) -> Sequence[Series]:
         """Series, the one that came last first."""
         query = select(Series).order_by(Series.received_at.desc(), Series.id).limit(min(limit, PAGE_MAX))
         if state is not None:
             query = query.where(Series.state == state)
+        if not self._client.sees_all:
+            query = query.where(Series.client == self._client.name)
         with Session(self._engine) as session:
             return session.scalars(query).all()
 
@@ -48,7 +62,8 @@ class SeriesRepository:
         now = self._clock()
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         row = {
-            "id": series_id(sender, identity.series),
+            "id": self.id(sender, identity.series),
+            "client": self._client.name,
             "sender": sender,
             "study_uid": identity.study,
             "series_uid": identity.series,

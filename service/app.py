@@ -15,6 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from jobs.database import upgrade
 from ncagate.settings import Settings
 from service import archive, health, jobs, models, openapi, problems, segment, series, stow
+from service.access.middleware import Access
+from service.admission import Admission
 from service.gateway import Gateway
 from service.limits import BodyLimit
 from service.telemetry import Telemetry
@@ -34,9 +36,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("ncagate"),
         summary="Segments 3-D medical scans and says of every mask whether it can be trusted.",
         lifespan=_lifespan,
+        redirect_slashes=False,  # a redirect repeats the request's Host, which anybody may choose
     )
     app.state.gateway = gateway
-    app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max)
+    app.add_middleware(Admission, settings=settings, repository=gateway.repository)
+    app.add_middleware(Access, door=gateway.door)
+    app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max, rate_min=settings.body_rate_min)
     app.add_middleware(Telemetry, metrics=gateway.metrics)
     for room in (segment, jobs, stow, archive, series, models, health):
         app.include_router(room.router)
@@ -58,6 +63,8 @@ def _prepare(gateway: Gateway) -> None:
     gateway.settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(gateway.settings.database)
     gateway.sweep()
+    if gateway.door.lacks_keys():
+        log.warning("nobody has a key yet, so nobody can come in: make one with `ncagate keys create NAME`")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from jobs.archive import PAGE_MAX
+from jobs.audit import Action
 from jobs.models import DicomObject, Job
 from pacs.multipart import related
 from service.dicom_json import MEDIA_TYPE, dicom_json, element
@@ -162,6 +163,7 @@ def _search(
     request: Request, gateway: Gateway, level: str, within: Mapping[str, str], *, limit: int, offset: int
 ) -> Response:
     values = {column: [value] for column, value in within.items()}
+    gateway.note(Action.READ, "search")  # what is found has names of patients
     for name, value in request.query_params.multi_items():
         if name in FILTERS:
             column, wanted = FILTERS[name], value.split(",")  # a list of identifiers (DICOM part 4, C.2.2.2.2)
@@ -205,17 +207,24 @@ def _file(gateway: Gateway, made: DicomObject, job: Job) -> Path:
 def _metadata(gateway: Gateway, within: Mapping[str, str], accept: str | None) -> Response:
     if not accepts(accept, MEDIA_TYPE, "application/json"):
         raise Problem("not_acceptable", f"on offer: {MEDIA_TYPE}")
-    found = [_attributes(gateway, *one) for one in gateway.objects.find(within)]
+    found = [_attributes(gateway, *one) for one in _found(gateway, within)]
     there = [one for one in found if one is not None]
     if not there:
         raise Problem("object_not_found")
     return dicom_json(there)
 
 
+def _found(gateway: Gateway, within: Mapping[str, str]) -> Sequence[Found]:
+    found = gateway.objects.find(within)
+    for job_id in dict.fromkeys(job.id for _, job in found):
+        gateway.note(Action.READ, job_id)
+    return found
+
+
 def _retrieve(gateway: Gateway, within: Mapping[str, str], accept: str | None) -> Response:
     if not accepts(accept, "multipart/related"):
         raise Problem("not_acceptable", "on offer: multipart/related; type=application/dicom")
-    files = [_file(gateway, *one) for one in gateway.objects.find(within)]
+    files = [_file(gateway, *one) for one in _found(gateway, within)]
     if not files or not all(one.is_file() for one in files):
         raise Problem("object_not_found")
     media_type, body = related(files)

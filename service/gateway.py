@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Annotated, cast
 
-from celery import Celery
 from fastapi import Depends
 from starlette.requests import Request
 
 from jobs.archive import DeliveryRepository, ObjectRepository
+from jobs.audit import Action, AuditLog
 from jobs.blobs import Blobs
+from jobs.clients import NOBODY, STRANGER, Client
 from jobs.database import open_database
+from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
-from jobs.queue import enqueue, make_celery
-from jobs.reconcile import Reconciled, deliver, reconcile
+from jobs.queue import Broker, make_celery
+from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
 from model_store.registry import Registry
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
 from pacs.config import load_pacs
+from pacs.retention import purge
+from service.access.door import Door
+from service.access.middleware import CLIENT
 from service.errors import Problem
 from service.metrics import Metrics
 
@@ -36,11 +40,14 @@ class Gateway:
     repository: JobRepository
     blobs: Blobs
     registry: Registry
-    celery: Celery
+    audit: AuditLog
+    door: Door
+    broker: Broker
     metrics: Metrics
     collection: Collection
     objects: ObjectRepository
     deliveries: DeliveryRepository
+    client: Client = NOBODY
 
     @classmethod
     def open(cls, settings: Settings) -> Gateway:
@@ -52,34 +59,47 @@ class Gateway:
             repository=repository,
             blobs=Blobs(settings.blobs),
             registry=registry,
-            celery=make_celery(settings),
+            audit=AuditLog(repository.engine),
+            door=Door(settings, repository.engine),
+            broker=Broker(make_celery(settings)),
             metrics=Metrics(repository, registry),
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
         )
 
-    def send(self, job_id: str) -> bool:
-        """Hand an accepted job to the broker. Never raises: what fails here, the reconciler does."""
+    def seen_by(self, client: Client) -> Gateway:
+        """This gateway as a client sees it: what is another client's does not exist."""
+        return replace(
+            self,
+            client=client,
+            repository=self.repository.seen_by(client),
+            objects=self.objects.seen_by(client),
+            collection=self.collection.seen_by(client),
+        )
+
+    def note(self, action: Action, subject: str) -> None:
+        """Write into the audit log what the client does."""
+        self.audit.add(self.client, action, subject)
+
+    def wake(self) -> None:
+        """Tell a worker of an accepted job. Never raises: what fails here, the reconciler does."""
         try:
-            return deliver(self.repository, partial(enqueue, self.celery), job_id)
+            self.broker.wake()
+        except BrokerUnavailableError:
+            log.warning("no worker was woken: the broker does not answer")
         except Exception:
-            log.exception("job %s stays in the outbox", job_id)
-            return False
+            log.exception("no worker was woken")
 
     def reconcile(self) -> Reconciled:
         """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`."""
-        self.collection.submit_complete(self.send)
-        return reconcile(
-            self.repository,
-            partial(enqueue, self.celery),
-            attempts_max=self.settings.attempts_max,
-            resend_after_s=self.settings.resend_after_s,
-            lease_s=self.settings.lease_s,
-        )
+        self.collection.submit_complete(lambda job_id: self.wake())
+        chosen = self.settings
+        return reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
 
     def sweep(self) -> int:
-        """Remove files that no row and no living process owns, and series that came long ago."""
+        """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""
+        purge(self.collection, keep_days=self.settings.keep_days)
         self.collection.sweep()
         return self.blobs.sweep(lambda job_id: self.repository.get(job_id) is not None)
 
@@ -97,12 +117,13 @@ class Gateway:
     def close(self) -> None:
         """Let go of every connection."""
         self.repository.close()
-        self.celery.close()
+        self.broker.close()
 
 
 def _of(request: Request) -> Gateway:
-    return cast(Gateway, request.app.state.gateway)
+    gateway = cast(Gateway, request.app.state.gateway)
+    return gateway.seen_by(request.scope.get(CLIENT, STRANGER))
 
 
 TheGateway = Annotated[Gateway, Depends(_of)]
-"""A route's parameter of this type is this app's gateway."""
+"""A route's parameter of this type is this app's gateway, as the request's client sees it."""

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobs.errors import JobsError
-from jobs.queue import ping
 from model_store.errors import ModelStoreError
 from service.errors import Problem
 from service.gateway import Gateway, TheGateway
@@ -76,7 +75,7 @@ async def _try(check: Callable[[], str | None]) -> str | None:
 def _checks(gateway: Gateway) -> Mapping[str, Callable[[], str | None]]:
     return {
         "database": gateway.repository.ping,
-        "broker": lambda: ping(gateway.celery),
+        "broker": gateway.broker.ping,
         "data folder": lambda: _writable(gateway),
         "models": lambda: _usable_model(gateway),
     }

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Header, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from jobs.audit import Action
 from jobs.models import Job
 from jobs.repository import PAGE_MAX, JobRepository, cursor
 from jobs.state import JobState
@@ -83,7 +84,7 @@ def mask(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Header(
     Where the job failed: 409 with the job's own code.
     """
     name = FILE_OF[choose(accept, MASKS)]
-    response = artefact(gateway.blobs, gateway.job(job_id), name)
+    response = _file(gateway, job_id, name)
     response.headers["Vary"] = "Accept"
     return response
 
@@ -109,9 +110,10 @@ def report(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Heade
     job = gateway.job(job_id)
     if choose(accept, REPORTS) is Offer.JSON:
         check_succeeded(job)
+        gateway.note(Action.READ, job_id)
         response: Response = JSONResponse(_shown(gateway, job), headers=verdict(job))
     else:
-        response = artefact(gateway.blobs, job, REPORT)
+        response = _file(gateway, job_id, REPORT)
     response.headers["Vary"] = "Accept"
     return response
 
@@ -124,13 +126,13 @@ def report(job_id: str, gateway: TheGateway, accept: Annotated[str | None, Heade
 )
 def uncertainty(job_id: str, gateway: TheGateway) -> Response:
     """The ensemble's standard deviation per voxel as NIfTI; 409 as for the mask."""
-    return artefact(gateway.blobs, gateway.job(job_id), "uncertainty")
+    return _file(gateway, job_id, "uncertainty")
 
 
 @router.get("/jobs/{job_id}/preview", summary="The preview", response_model=None, responses=_file_responses("preview"))
 def preview(job_id: str, gateway: TheGateway) -> Response:
     """Three planes with mask, uncertainty and verdict as PNG; 409 as for the mask."""
-    return artefact(gateway.blobs, gateway.job(job_id), "preview")
+    return _file(gateway, job_id, "preview")
 
 
 @router.get(
@@ -170,16 +172,20 @@ def delete_job(job_id: str, gateway: TheGateway) -> Response:
     return JSONResponse(job_json(gateway.job(job_id)), 202)
 
 
+def _file(gateway: Gateway, job_id: str, name: str) -> Response:
+    response = artefact(gateway.blobs, gateway.job(job_id), name)
+    gateway.note(Action.READ, job_id)  # before the first byte of it leaves
+    return response
+
+
 def _shown(gateway: Gateway, job: Job) -> dict[str, Any]:
     position, deliveries = gateway.repository.position(job.id), gateway.deliveries.of_job(job.id)
     return job_json(job, position=position, deliveries=deliveries)
 
 
 def _erase(gateway: Gateway, job_id: str) -> Response:
-    gateway.collection.forget(job_id)  # first: what an archive sends again makes the same job, once this one is gone
-    if not gateway.repository.erase(job_id):
+    if not gateway.collection.erase(job_id):
         gateway.job(job_id)  # another request was faster: 404
-    gateway.blobs.erase(job_id)
     return Response(status_code=204)
 
 

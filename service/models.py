@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from jobs.audit import Action
 from model_store.errors import CorruptVersionError, ModelStoreError
 from model_store.manifest import Manifest
 from model_store.registry import Registry
@@ -58,6 +59,7 @@ def show_version(name: Name, version: Version, gateway: TheGateway) -> Manifest:
 def set_alias(name: Name, alias: Alias, change: AliasChange, gateway: TheGateway) -> AliasView:
     """Let the alias mean this version from now on. Jobs already submitted keep theirs."""
     gateway.registry.set_alias(name, alias, change.version)
+    gateway.note(Action.PROMOTED, f"{name} {alias} {change.version}")
     return AliasView(model=name, alias=alias, version=change.version)
 
 
@@ -71,7 +73,9 @@ def set_alias(name: Name, alias: Alias, change: AliasChange, gateway: TheGateway
 )  # fmt: skip
 def roll_back(name: Name, alias: Alias, gateway: TheGateway) -> AliasView:
     """Let the alias mean again what it meant before."""
-    return AliasView(model=name, alias=alias, version=gateway.registry.rollback(name, alias))
+    version = gateway.registry.rollback(name, alias)
+    gateway.note(Action.PROMOTED, f"{name} {alias} {version}")
+    return AliasView(model=name, alias=alias, version=version)
 
 
 def _view(registry: Registry, name: str) -> ModelView:

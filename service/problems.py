@@ -84,7 +84,7 @@ def install(app: FastAPI) -> None:
     _handle(app, InvalidCursorError, lambda error: Problem("invalid_parameter", f"before: {error}"))
     _handle(app, UnsuitableWishError, lambda error: Problem(error.code, str(error)))
     _handle(app, ModelStoreError, _from_model_store)
-    _handle(app, SQLAlchemyError, _from_database)
+    _handle(app, SQLAlchemyError, from_database)
     _handle(app, OSError, _from_system)
     _handle(app, Exception, lambda error: Problem("internal_error"))
 
@@ -116,7 +116,8 @@ def _from_model_store(error: ModelStoreError) -> Problem:
     return Problem(error.code, str(error))
 
 
-def _from_database(error: SQLAlchemyError) -> Problem:
+def from_database(error: SQLAlchemyError) -> Problem:
+    """What a database that fails is to a client."""
     cause = error.orig if isinstance(error, DBAPIError) else None
     if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return Problem("storage_full")

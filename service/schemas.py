@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from jobs.models import Delivery, Job
-from jobs.state import DeliveryState, JobState, SeriesState
+from jobs.state import DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
 ARTEFACTS = ("mask", "report", "uncertainty", "preview")
@@ -79,6 +79,7 @@ class JobView(BaseModel):
                     "seed": 0,
                     "series_uid": None,
                     "roi": None,
+                    "priority": "routine",
                     "destinations": [],
                     "error": None,
                     "links": {
@@ -94,7 +95,11 @@ class JobView(BaseModel):
     state: JobState
     progress: float = Field(description="0 to 1.")
     stage: str = Field(description="What the worker is doing, or empty.")
-    position: int | None = Field(None, description="Queued jobs before this one; null where not queued, and in lists.")
+    position: int | None = Field(
+        None,
+        description="Queued jobs that are more urgent or older, whoever sent them; clients take turns, so it is "
+        "no promise. Null where not queued, and in lists.",
+    )
     created: AwareDatetime
     started: AwareDatetime | None = None
     finished: AwareDatetime | None = None
@@ -108,6 +113,7 @@ class JobView(BaseModel):
     seed: int
     series_uid: str | None = None
     roi: str | None = None
+    priority: Priority = Priority.ROUTINE
     destinations: list[str]
     error: JobError | None = None
     links: Links

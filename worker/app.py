@@ -38,9 +38,9 @@ def runner() -> Runner:
 
 
 @celery_app.task(name=TASK_NAME)
-def segment(job_id: str) -> None:
-    """Work on one job; the row says how it ended."""
-    runner().run(job_id)
+def segment() -> None:
+    """Work on the job whose turn it is; its row says how it ended."""
+    runner().run_next()
 
 
 @worker_process_init.connect

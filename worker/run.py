@@ -1,4 +1,4 @@
-"""One delivery of one job: claim it, run the pipeline, end it exactly once."""
+"""One job: claim it, run the pipeline, end it exactly once."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class Runner:
         registry = Registry(self.settings.models)
         return lru_cache(maxsize=VERSIONS_KEPT)(lambda name, version: load_version(registry, name, version))
 
-    def run(self, job_id: str) -> None:
-        """Work on a job, unless another delivery of it has been there first."""
-        job = self.repository.claim(job_id, self.settings.lease_s)
+    def run_next(self) -> None:
+        """Work on the job whose turn it is, if any is queued."""
+        job = self.repository.claim_next(self.settings.lease_s)
         if job is None:
-            log.info("job %s: not queued, nothing to do", job_id)
+            log.info("woken, and no job is queued")
             return
         log.info("job %s: attempt %d started", job.id, job.attempt)
         try:

@@ -83,7 +83,7 @@ def _mark_worker(**_: Any) -> None:
     from worker.heart import Heart
     from worker.run import Runner
 
-    _before(Runner, "run", lambda *args: "delivered")
+    _before(Runner, "run_next", lambda *args: "delivered")
     _after(Heart, "__enter__", "claimed")
     _before(Heart, "report", lambda heart, stage, *args: str(stage))
     _after(Blobs, "commit_result", "committed")

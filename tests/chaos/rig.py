@@ -29,11 +29,12 @@ SETTINGS = {
     "NCAGATE_THREADS": "1",
     "NCAGATE_LEASE_S": str(LEASE_S),
     "NCAGATE_RECONCILE_S": "0.3",
-    "NCAGATE_RESEND_AFTER_S": "2",
     "NCAGATE_SOFT_SHUTDOWN_S": "1",
     "NCAGATE_ATTEMPTS_MAX": "20",
+    "NCAGATE_CLIENT_RATE_MAX": "10000",
+    "NCAGATE_DISK_FREE_MIN": "1",
 }
-"""Times are short; attempts are many, so that a job which fails shows a mistake and not bad luck."""
+"""Times are short, disks small; attempts are many, so that a job which fails shows a mistake and not bad luck."""
 
 
 @dataclass(frozen=True)

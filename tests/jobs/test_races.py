@@ -33,6 +33,14 @@ class TestRaces:
             claims = together(*[partial(repository.claim, job_id, 60.0)] * 6)
             assert [claim.attempt for claim in claims if claim] == [1]
 
+    def test_workers_that_are_woken_together_get_different_jobs(
+        self, repository: JobRepository, submit: Callable[[], str]
+    ) -> None:
+        ids = {submit() for _ in range(6)}
+        claims = together(*[partial(repository.claim_next, 60.0)] * 8)
+        taken = [claim.id for claim in claims if claim]
+        assert (len(taken), set(taken)) == (6, ids)
+
     def test_cancel_against_success_has_one_end(self, repository: JobRepository, submit: Callable[[], str]) -> None:
         for _ in range(ROUNDS):
             job_id = submit()

@@ -12,7 +12,7 @@ from sqlalchemy.exc import StatementError
 from jobs.errors import ATTEMPTS_EXHAUSTED, InvalidCursorError
 from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository, cursor
-from jobs.state import JobState
+from jobs.state import JobState, Priority
 
 RESULT: dict[str, Any] = {
     "verdict": "accept",
@@ -36,23 +36,23 @@ def running(repository: JobRepository, job_id: str) -> Job:
 
 
 class TestCreate:
-    def test_a_new_job_is_queued_and_in_the_outbox(
+    def test_a_new_job_is_queued(
         self, repository: JobRepository, submit: Callable[[], str], wanted: JobRequest
     ) -> None:
         job = found(repository, submit())
         assert (job.state, job.attempt, job.progress, job.request) == (JobState.QUEUED, 0, 0.0, wanted)
-        assert repository.outbox(300.0) == [job.id]
+        assert repository.queued() == 1
 
     def test_a_job_from_before_there_was_a_rule_has_the_default_one(
         self, repository: JobRepository, engine: Engine, submit: Callable[[], str], wanted: JobRequest
     ) -> None:
         job_id = submit()
-        old = wanted.model_dump(mode="json", exclude={"alpha", "rule", "series_uid"})
+        old = wanted.model_dump(mode="json", exclude={"alpha", "rule", "series_uid", "priority"})
         with engine.begin() as connection:
             connection.execute(update(Job).values(request=type_coerce(old, JSON)))
         request = found(repository, job_id).request
         assert (request.alpha, request.rule, request.model) == (0.05, "conformal", "hippocampus")
-        assert request.series_uid is None
+        assert (request.series_uid, request.priority) == (None, Priority.ROUTINE)
 
     def test_an_unknown_job_is_none(self, repository: JobRepository) -> None:
         assert repository.get("f" * 32) is None
@@ -84,24 +84,6 @@ class TestPosition:
         assert [repository.position(one) for one in ids] == [0, 1, 2]
         repository.claim(ids[0], 60.0)
         assert [repository.position(one) for one in ids] == [None, 0, 1]
-
-
-class TestOutbox:
-    def test_a_job_handed_over_leaves_it(self, repository: JobRepository, submit: Callable[[], str]) -> None:
-        repository.mark_enqueued(submit())
-        assert repository.outbox(300.0) == []
-
-    def test_a_job_nobody_claimed_comes_back(
-        self, repository: JobRepository, submit: Callable[[], str], clock: Any
-    ) -> None:
-        job_id = submit()
-        repository.mark_enqueued(job_id)
-        clock.now += 301.0
-        assert repository.outbox(300.0) == [job_id]
-
-    def test_oldest_first(self, repository: JobRepository, submit: Callable[[], str]) -> None:
-        ids = [submit() for _ in range(3)]
-        assert repository.outbox(300.0, limit=2) == ids[:2]
 
 
 class TestClaim:
@@ -208,14 +190,13 @@ class TestRequestCancel:
 
 
 class TestTakeBackExpired:
-    def test_a_silent_workers_job_returns_to_the_outbox(
+    def test_a_silent_workers_job_returns_to_the_queue(
         self, repository: JobRepository, submit: Callable[[], str], clock: Any
     ) -> None:
         job = running(repository, submit())
-        repository.mark_enqueued(job.id)
         clock.now += 61.0
         assert repository.take_back_expired(3).requeued == (job.id,)
-        assert repository.outbox(300.0) == [job.id]
+        assert repository.queued() == 1
 
     def test_a_lease_given_before_the_clock_was_set_back_has_run_out(
         self, repository: JobRepository, submit: Callable[[], str], clock: Any
@@ -250,9 +231,8 @@ class TestTakeBackExpired:
 class TestHandBack:
     def test_queues_the_job_for_another_attempt(self, repository: JobRepository, submit: Callable[[], str]) -> None:
         job = running(repository, submit())
-        repository.mark_enqueued(job.id)
         assert repository.hand_back(job.id, 1)
-        assert repository.outbox(300.0) == [job.id]
+        assert repository.queued() == 1
         assert running(repository, job.id).attempt == 2
 
     def test_ends_a_job_that_was_to_be_cancelled(self, repository: JobRepository, submit: Callable[[], str]) -> None:

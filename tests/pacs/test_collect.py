@@ -326,9 +326,9 @@ class TestCrash:
         assert [one.id for one in desk.jobs.list()] == [job.id]
         assert (desk.row.state, desk.row.job_id) == (SeriesState.SUBMITTED, job.id)
         assert len(desk.blobs.input_files(job.id)) == 3
-        assert job.id in desk.jobs.outbox(0.0)
+        assert desk.jobs.queued() == 1
 
-    def test_in_sending_leaves_the_job_to_the_outbox_and_the_others_go_on(
+    def test_in_waking_leaves_the_job_queued_and_the_others_go_on(
         self, desk: Any, make_slices: Slices, tmp_path: Path
     ) -> None:
         for number in range(2):
@@ -339,7 +339,7 @@ class TestCrash:
 
         desk.clock.now += 11.0
         desk.collection.submit_complete(send)
-        assert len(desk.jobs.outbox(0.0)) == 2
+        assert desk.jobs.queued() == 2
         assert [one.state for one in desk.rows] == [SeriesState.SUBMITTED] * 2
 
     def test_what_an_earlier_crash_left_of_the_job_is_no_hindrance(
@@ -361,16 +361,19 @@ class TestErasing:
         desk.receive(make_slices(tmp_path / "in"))
         desk.receive(make_slices(tmp_path / "other", uid="1.2.3"))
         first, second = desk.complete()
-        desk.collection.forget(first)
+        desk.jobs.request_cancel(first)
+        assert desk.collection.erase(first)
         assert [one.job_id for one in desk.rows] == [second]
         assert len(desk.kept()) == 3
+        assert [one.name for one in (desk.settings.blobs / "jobs").iterdir()] == [second]
 
     def test_a_series_that_came_again_stays(self, desk: Any, make_slices: Slices, tmp_path: Path) -> None:
         files = make_slices(tmp_path / "in", 4)
         desk.receive(files[:3])
         (job_id,) = desk.complete()
         desk.receive(files[3:])
-        desk.collection.forget(job_id)
+        desk.jobs.request_cancel(job_id)
+        assert desk.collection.erase(job_id)
         assert len(desk.kept()) == 4
         assert desk.state is SeriesState.COLLECTING
 

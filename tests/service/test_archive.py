@@ -60,7 +60,7 @@ def archive(
                 model="tiny", version="1.0.0", min_dice=0.8, members=3, destinations=("archive", "second")
             )
             service.gateway.repository.create(job_id, request)
-            runner.run(job_id)
+            runner.run_next()
             jobs.append(job_id)
         assert [service.gateway.repository.get(one).state.value for one in jobs] == ["succeeded"] * 2
         yield Archive(service, jobs)

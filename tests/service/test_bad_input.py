@@ -107,7 +107,8 @@ class TestForm:
 class TestBudget:
     def test_a_declared_length_over_it_is_refused_unread(self, service: Any) -> None:
         with socket.create_connection(("127.0.0.1", service.port)) as raw:
-            raw.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n")
+            head = b"POST /segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999999999\r\n"
+            raw.sendall(head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n")
             raw.settimeout(5.0)
             assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -146,7 +147,7 @@ class TestBudget:
 
 class TestCutOff:
     def test_half_an_upload_leaves_nothing(self, service: Any) -> None:
-        head = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        head = b"POST /segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
         with socket.create_connection(("127.0.0.1", service.port)) as raw:
             raw.sendall(head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + PART + b"x" * 50_000)
             deadline = time.monotonic() + 5.0

@@ -58,14 +58,22 @@ class TestDocument:
         }
         assert documented | everywhere == set(PROBLEMS)
 
+    def test_every_address_but_two_asks_for_a_key(self, document: dict[str, Any]) -> None:
+        open_ones = {name for name, operation in operations(document) if "security" not in operation}
+        assert open_ones == {"get /livez", "get /readyz"}
+        for name, operation in operations(document):
+            if name not in open_ones:
+                assert {"401", "403", "429"} <= set(operation["responses"]), name
+
     def test_the_upload_and_the_preference_are_described(self, document: dict[str, Any]) -> None:
         operation = document["paths"]["/segment"]["post"]
         form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
         assert set(form["properties"]) == {
-            "scan", "model", "version", "min_dice", "alpha", "rule", "members", "seed", "series_uid", "roi"
+            "scan", "model", "version", "min_dice", "alpha", "rule", "members", "seed", "series_uid", "roi",
+            "priority",
         }  # fmt: skip
         assert form["required"] == ["scan", "model"]
-        assert [one["name"] for one in operation["parameters"]] == ["Prefer"]
+        assert [one["name"] for one in operation["parameters"]] == ["Prefer", "Idempotency-Key"]
 
     def test_the_example_of_a_job_is_a_job(self, document: dict[str, Any]) -> None:
         (example,) = document["components"]["schemas"]["JobView"]["examples"]

@@ -178,7 +178,8 @@ class TestRefusal:
 
     def test_a_client_that_goes_away(self, service: Any, objects: list[bytes]) -> None:
         content = body(objects)
-        head = f"POST /dicomweb/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {STOW}\r\nContent-Length: {len(content)}"
+        head = "POST /dicomweb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        head += f"Content-Type: {STOW}\r\nContent-Length: {len(content)}"
         with socket.create_connection(("127.0.0.1", service.port)) as peer:
             peer.sendall(head.encode() + b"\r\n\r\n" + content[:-50])
             deadline = time.monotonic() + WAIT_S

@@ -53,7 +53,7 @@ def desk(tmp_path: Path, publish_tiny: Callable[..., Manifest]) -> Desk:
 class TestRun:
     def test_a_good_scan_succeeds_with_its_files(self, desk: Desk, scan_file: ScanFile) -> None:
         job_id = desk.submit(scan_file().read_bytes())
-        desk.runner.run(job_id)
+        desk.runner.run_next()
         job = desk.job(job_id)
         assert job.state is JobState.SUCCEEDED
         assert job.result is not None
@@ -65,23 +65,23 @@ class TestRun:
         records = []
         for options in ({"rule": "nqm"}, {"rule": "conformal", "alpha": 0.2}, {"rule": "conformal", "alpha": 0.001}):
             job_id = desk.submit(scan_file().read_bytes(), members=10, min_dice=0.05, **options)
-            desk.runner.run(job_id)
+            desk.runner.run_next()
             records.append(desk.job(job_id).result or {})
         assert [(one["rule"], one["alpha"], one["verdict"]) for one in records] == [
             ("nqm", 0.05, "accept"), ("conformal", 0.2, "accept"), ("conformal", 0.001, "flag")
         ]  # fmt: skip
 
-    def test_a_second_delivery_does_nothing(self, desk: Desk, scan_file: ScanFile) -> None:
+    def test_a_wake_up_too_many_does_nothing(self, desk: Desk, scan_file: ScanFile) -> None:
         job_id = desk.submit(scan_file().read_bytes())
-        desk.runner.run(job_id)
+        desk.runner.run_next()
         before = desk.job(job_id).finished_at
-        desk.runner.run(job_id)
+        desk.runner.run_next()
         assert desk.job(job_id).finished_at == before
         assert desk.job(job_id).attempt == 1
 
     def test_a_scan_that_cannot_be_read_fails_with_its_code_at_once(self, desk: Desk) -> None:
         job_id = desk.submit(b"this is text, whatever its name says")
-        desk.runner.run(job_id)
+        desk.runner.run_next()
         job = desk.job(job_id)
         assert (job.state, job.error_code, job.attempt) == (JobState.FAILED, "unknown_format", 1)
 
@@ -91,7 +91,7 @@ class TestRun:
     ) -> None:
         job_id = desk.submit(scan_file().read_bytes())
         (desk.settings.models / "tiny" / "1.0.0" / file).write_bytes(b"")
-        desk.runner.run(job_id)
+        desk.runner.run_next()
         job = desk.job(job_id)
         assert (job.state, job.error_code) == (JobState.FAILED, "version_corrupt")
         assert "tiny 1.0.0" in (job.error_detail or "")
@@ -102,16 +102,16 @@ class TestRun:
         job_id = desk.submit(scan_file().read_bytes())
         (desk.settings.blobs / "jobs" / job_id / "input" / "0000").unlink()
         (desk.settings.blobs / "jobs" / job_id / "input").rmdir()
-        desk.runner.run(job_id)
+        desk.runner.run_next()
         assert desk.job(job_id).state is JobState.QUEUED
-        desk.runner.run(job_id)
+        desk.runner.run_next()
         job = desk.job(job_id)
         assert (job.state, job.error_code, job.attempt) == (JobState.FAILED, INTERNAL_ERROR, 2)
         assert "broke" in caplog.text
 
     def test_a_cancel_reaches_a_running_job(self, desk: Desk, scan_file: ScanFile) -> None:
         job_id = desk.submit(scan_file(shape=(40, 50, 40)).read_bytes(), members=400)
-        thread = threading.Thread(target=desk.runner.run, args=(job_id,))
+        thread = threading.Thread(target=desk.runner.run_next)
         thread.start()
         deadline = time.monotonic() + 60
         while desk.job(job_id).progress == 0.0 and time.monotonic() < deadline:
@@ -126,5 +126,6 @@ class TestRun:
 
     def test_no_scratch_is_left_behind(self, desk: Desk, scan_file: ScanFile) -> None:
         for data in (scan_file().read_bytes(), b"rubbish"):
-            desk.runner.run(desk.submit(data))
+            desk.submit(data)
+            desk.runner.run_next()
         assert list((desk.settings.blobs / "tmp").iterdir()) == []

@@ -1,0 +1,198 @@
+"""Commands for who may come in and what is kept: `ncagate keys`, `clients`, `audit`, `purge`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ncagate.terminal import chosen_settings, told
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from jobs.clients import Client, Scope
+    from service.access.keys import KeyRepository
+
+Data = Annotated[Path | None, typer.Option(help="Folder of the database (default NCAGATE_DATA).")]
+
+keys = typer.Typer(help="Keys of the clients that may use the service.", no_args_is_help=True)
+clients = typer.Typer(help="For how long each client's results are kept.", no_args_is_help=True)
+
+
+def install(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(keys, name="keys")
+    app.add_typer(clients, name="clients")
+    app.command()(audit)
+    app.command()(purge)
+
+
+@keys.command()
+def create(
+    client: Annotated[str, typer.Argument(help="Whose it is: jobs belong to the client, not to the key.")],
+    scope: Annotated[
+        list[str], typer.Option(help="submit, read or admin; again for another one (default: submit and read).")
+    ] = ["submit", "read"],  # noqa: B006  # typer's way
+    days: Annotated[float | None, typer.Option(min=0, help="Days after which it expires (default: never).")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="A client certificate (PEM) that stands for the key, checked by a proxy.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Make a key. It is printed once and kept nowhere: the service knows its SHA-256."""
+    with told(), _repository(data) as repository:
+        scopes = [_scope(one) for one in scope]
+        if certificate is not None:
+            key = repository.register(client, scopes, certificate, by=_operator(), days=days)
+            typer.echo(f"key {key.id} of {key.client}: {key.scopes}; its certificate is the key")
+            return
+        key, text = repository.create(client, scopes, by=_operator(), days=days)
+        typer.echo(f"key {key.id} of {key.client}: {key.scopes}", err=True)
+        typer.echo(text)
+
+
+@keys.command("list")
+def list_keys(data: Data = None) -> None:
+    """All keys, and which of them are in force."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("key", "client", "scopes", "created", "expires", "revoked")
+    with told(), _repository(data) as repository:
+        for key in repository.list():
+            times = (_day(one) for one in (key.created_at, key.expires_at, key.revoked_at))
+            table.add_row(key.id, key.client, key.scopes, *times)
+    Console().print(table)
+
+
+@keys.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="Its identifier, as `ncagate keys list` shows it.")], data: Data = None
+) -> None:
+    """End a key; within a second no gateway takes it any more."""
+    with told(), _repository(data) as repository:
+        ended = repository.revoke(key, by=_operator())
+        typer.echo(f"key {ended.id} of {ended.client} is revoked")
+
+
+@clients.command()
+def keep(
+    client: Annotated[str, typer.Argument(help="Name of the client.")],
+    days: Annotated[float | None, typer.Argument(min=0, help="Days; none: as NCAGATE_KEEP_DAYS says.")] = None,
+    data: Data = None,
+) -> None:
+    """Keep a client's finished jobs for so many days."""
+    from jobs.retention import Retention
+
+    with told(), _database(data) as engine:
+        Retention(engine).keep(client, days)
+        typer.echo(f"{client}: {'as the deployment' if days is None else f'{days:g} days'}")
+
+
+@clients.command("list")
+def list_clients(data: Data = None) -> None:
+    """Clients whose jobs are kept for another time than the deployment's."""
+    from jobs.retention import Retention
+
+    with told(), _database(data) as engine:
+        for client, days in Retention(engine).own().items():
+            typer.echo(f"{client}: {days:g} days")
+
+
+def audit(
+    client: Annotated[str | None, typer.Option(help="Only what this client did.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only what was done to this job, version or key.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only entries with higher numbers.")] = 0,
+    data: Data = None,
+) -> None:
+    """Who submitted, read, erased or promoted what, when: one JSON object a line, oldest first."""
+    from jobs.audit import AuditLog
+
+    with told(), _database(data) as engine:
+        log = AuditLog(engine)
+        while page := log.list(client=client, subject=subject, after=after):
+            for entry in page:
+                row = {
+                    "number": entry.id,
+                    "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds"),
+                    "client": entry.client,
+                    "credential": entry.credential,
+                    "action": entry.action,
+                    "subject": entry.subject,
+                }
+                typer.echo(json.dumps(row))
+            after = page[-1].id
+
+
+def purge(
+    days: Annotated[
+        float | None, typer.Option(min=0, help="Days to keep finished jobs (default NCAGATE_KEEP_DAYS).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    data: Data = None,
+) -> None:
+    """Erase finished jobs whose time is over: rows, scans, results. A running gateway does so every hour."""
+    from jobs.repository import JobRepository
+    from jobs.retention import Retention
+    from model_store.registry import Registry
+    from pacs.collect import open_collection
+    from pacs.config import load_pacs
+    from pacs.retention import purge as run
+
+    settings = chosen_settings(keep_days=days, data=data)
+    with told(), _database(data) as engine:
+        if dry_run:
+            typer.echo(f"{len(Retention(engine).over(settings.keep_days, limit=1_000_000))} jobs would be erased")
+            return
+        jobs, registry = JobRepository(engine), Registry(settings.models)
+        collection = open_collection(settings, config=load_pacs(settings.pacs), jobs=jobs, registry=registry)
+        typer.echo(f"{run(collection, keep_days=settings.keep_days)} jobs erased")
+
+
+@contextmanager
+def _database(data: Path | None) -> Iterator[Engine]:
+    from jobs.database import open_database, upgrade
+
+    settings = chosen_settings(data=data)
+    upgrade(settings.database)
+    engine = open_database(settings.database)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _repository(data: Path | None) -> Iterator[KeyRepository]:
+    from service.access.keys import KeyRepository
+
+    with _database(data) as engine:
+        yield KeyRepository(engine)
+
+
+def _operator() -> Client:
+    """Who types the command, for the audit log."""
+    from jobs.clients import Client, Scope
+    from jobs.models import LOCAL
+
+    return Client(LOCAL, frozenset({Scope.ADMIN}), f"command line, {getpass.getuser()}"[:96])
+
+
+def _scope(text: str) -> Scope:
+    from jobs.clients import Scope
+
+    try:
+        return Scope(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: one of {', '.join(Scope)}", param_hint="--scope") from None
+
+
+def _day(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,57 @@
+"""Asks who it is before anything else is done with a request: pure ASGI, so no byte of a stranger's body is read."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from jobs import clients
+from service.access.door import Door
+from service.errors import Problem
+from service.problems import from_database, render
+
+PUBLIC = frozenset({"/livez", "/readyz"})
+"""What the machines around the service ask; nothing else is anybody's."""
+CLIENT = "ncagate.client"
+"""Key of the request's client in its ASGI scope."""
+
+
+class Access:
+    """Lets a request through with its client in the scope, or answers it."""
+
+    def __init__(self, app: ASGIApp, *, door: Door) -> None:
+        self._app, self._door = app, door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http" and scope["path"] not in PUBLIC:
+            try:
+                scope[CLIENT] = await run_in_threadpool(self._enter, scope)
+            except Problem as problem:
+                await render(problem, instance=scope["path"])(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _enter(self, scope: Scope) -> clients.Client:
+        peer = scope["client"][0] if scope.get("client") else ""
+        try:
+            client = self._door.identify(Headers(scope=scope), peer=peer)
+        except SQLAlchemyError as error:
+            raise from_database(error) from error
+        needed = needed_scope(scope["method"], scope["path"])
+        if not client.may(needed):
+            raise Problem("forbidden", f"the scope `{needed}` is needed")
+        return client
+
+
+def needed_scope(method: str, path: str) -> clients.Scope:
+    """What a client must be allowed to do for a request; for what nobody has thought of, everything."""
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return clients.Scope.READ
+    if (method == "POST" and (path == "/segment" or path.startswith("/dicomweb/"))) or (
+        method == "DELETE" and path.startswith("/jobs/")
+    ):
+        return clients.Scope.SUBMIT
+    return clients.Scope.ADMIN
