@@ -1,4 +1,4 @@
-# demo | pacs-demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
+# demo | pacs-demo | serve | test | check | chaos | bench | train. Each sets up what it needs in .venv first.
 # sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3
 VENV := .venv
@@ -7,6 +7,8 @@ SCAN ?=
 DATA ?= ../shared/data/hippocampus
 CONFIG ?= training/configs/hippocampus.toml
 STORE ?= runs/models
+SCHEDULES ?= 200
+SEED ?= 0
 
 # A stamp per set of extras: installed once, again when what is installed or compiled changes.
 SOURCES := pyproject.toml constraints.txt $(wildcard nca/engine/native/CMakeLists.txt nca/engine/native/src/*)
@@ -17,7 +19,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve test check bench train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve test check chaos bench train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -53,6 +55,10 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every named fault, then SCHEDULES random sequences of five, the first one from SEED.
+chaos: $(DEV_STAMP)
+	$(BIN)/python -m tests.chaos --all --schedules $(SCHEDULES) --seed $(SEED)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.engine
