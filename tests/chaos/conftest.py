@@ -14,6 +14,7 @@ from model_store.manifest import Manifest
 from model_store.registry import Registry
 from tests.chaos.figures import Figures
 from tests.chaos.rig import Layout, Rig
+from tests.chaos.stage import Stage
 
 FIGURES = pytest.StashKey[Figures]()
 
@@ -67,14 +68,17 @@ def start(
 
 
 @pytest.fixture(scope="session")
-def pair(start: Callable[..., AbstractContextManager[Rig]]) -> Iterator[Rig]:
-    """A stack of two gateways and two workers, for whoever leaves it whole."""
-    with start(Layout(gateways=2, workers=2)) as running:
-        yield running
+def stage(
+    start: Callable[..., AbstractContextManager[Rig]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """The stacks that are kept."""
+    one = Stage(start, tmp_path_factory.mktemp)
+    yield one
+    one.close()
 
 
 @pytest.fixture
-def rig(pair: Rig) -> Iterator[Rig]:
-    """That stack; what a test leaves broken is mended after it."""
-    yield pair
-    pair.heal()
+def rig(stage: Stage) -> Iterator[Rig]:
+    """The one on SQLite."""
+    with stage.rig() as running:
+        yield running

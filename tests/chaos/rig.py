@@ -63,6 +63,7 @@ class Rig:
         self.data, self.points = data, folder / "points"
         self._folder, self._layout, self._figures = folder, layout, figures
         self._faults: list[tuple[str, float]] = []
+        self._wrong = False
         for one in (self.points, folder / "redis"):
             one.mkdir()
         self.redis = Redis(self.fleet, folder / "redis")
@@ -97,6 +98,11 @@ class Rig:
     def database(self) -> str:
         """The URL of the database."""
         return self.postgres.url if self.postgres else f"sqlite:///{self.data / 'ncagate.db'}"
+
+    @property
+    def sound(self) -> bool:
+        """Whether all that was done to it has been settled, and nothing was wrong."""
+        return not (self._wrong or self._faults or self.client.accepted)
 
     def wait_gateway(self, number: int = 0) -> None:
         """Until the gateway answers."""
@@ -211,6 +217,7 @@ class Rig:
         findings.miscounted = self._miscounted()
         findings.scratch = self._leftovers()
         self._count(findings)
+        self._wrong = bool(findings)
         self.fleet.check()
         return findings
 

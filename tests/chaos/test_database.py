@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from tests.chaos.processes import alive, until
-from tests.chaos.rig import Layout, Rig
-
-
-@pytest.fixture(scope="module")
-def shared(start: Callable[..., AbstractContextManager[Rig]]) -> Iterator[Rig]:
-    with start(Layout(gateways=2, workers=2, postgresql=True)) as running:
-        yield running
+from tests.chaos.rig import Rig
+from tests.chaos.stage import Stage
 
 
 @pytest.fixture
-def rig(shared: Rig) -> Iterator[Rig]:
-    yield shared
-    shared.heal()
+def rig(stage: Stage) -> Iterator[Rig]:
+    with stage.rig(postgresql=True) as running:
+        yield running
 
 
 class TestKill:

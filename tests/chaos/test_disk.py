@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.disk import fill, free, small_disk
-from tests.chaos.rig import Layout, Rig
+from tests.chaos.disk import fill, free
+from tests.chaos.rig import Rig
+from tests.chaos.stage import Stage
 
-
-@pytest.fixture(scope="module")
-def shared(
-    start: Callable[..., AbstractContextManager[Rig]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Rig]:
-    with (
-        small_disk(tmp_path_factory.mktemp("disk")) as data,
-        start(Layout(gateways=1, workers=2), data=data) as running,
-    ):
-        yield running
+FULL_S = 1.0
+"""Long enough for a job to fail at it."""
 
 
 @pytest.fixture
-def rig(shared: Rig) -> Iterator[Rig]:
-    yield shared
-    free(shared.data)
-    shared.heal()
+def rig(stage: Stage) -> Iterator[Rig]:
+    with stage.rig(full=True) as running:
+        yield running
 
 
 class TestFull:
@@ -45,8 +36,7 @@ class TestFull:
         with rig.held(point) as held:
             rig.note(f"disk full, a job {point}")
             fill(rig.data)
-        time.sleep(1.5)
+        time.sleep(FULL_S)
         free(rig.data)
-        job = rig.client.finished(held.job_id)
-        assert job["state"] == "succeeded"
+        assert rig.client.finished(held.job_id)["state"] == "succeeded"
         rig.settle()

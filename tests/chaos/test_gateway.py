@@ -13,7 +13,7 @@ from tests.chaos.processes import until
 from tests.chaos.rig import Rig
 
 HEAD = (
-    b"POST /segment HTTP/1.1\r\nHost: gateway\r\nContent-Length: 100000000\r\n"
+    b"POST /segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10000000\r\n"
     b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
     b'--x\r\nContent-Disposition: form-data; name="scan"; filename="scan.nii.gz"\r\n\r\n'
 )
