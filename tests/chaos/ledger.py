@@ -50,7 +50,7 @@ class Findings:
     """Identifiers of jobs with which something is wrong; none is as it should be."""
 
     lost: list[str] = field(default_factory=list)  # a client was told 202, and there is no row
-    stuck: list[str] = field(default_factory=list)  # not in a final state
+    stuck: list[str] = field(default_factory=list)  # in no final state, long after the last fault
     done_twice: list[str] = field(default_factory=list)  # reached a final state more than once, or changed in it
     failed: list[str] = field(default_factory=list)  # by no fault of the scan
     given_up: list[str] = field(default_factory=list)  # cancelled, and nobody had asked for it
@@ -98,8 +98,8 @@ class Ledger:
             return {row.id: int(row.request["seed"]) for row in connection.execute(query)}
 
     def pending(self) -> list[str]:
-        """Jobs that have not ended."""
-        return [job for job, state in self.states().items() if state not in TERMINAL]
+        """Jobs that have not ended, each with its state."""
+        return [f"{job} {state}" for job, state in self.states().items() if state not in TERMINAL]
 
     def successes(self) -> list[float]:
         """When jobs succeeded, in order."""
@@ -110,7 +110,7 @@ class Ledger:
         return Counter(move.new for move in self.moves() if move.new in TERMINAL)
 
     def examine(self, accepted: Sequence[str], cancelled: Collection[str]) -> Findings:
-        """What is wrong with the rows, if these jobs were accepted, these cancelled, and time enough has passed.
+        """What is wrong with the rows, if these jobs were accepted, and these cancelled.
 
         A cancel that comes after the end erases the job, and who asked for it may not have been told.
         """
@@ -118,7 +118,6 @@ class Ledger:
         ends = Counter(move.job_id for move in moves if move.new in TERMINAL)
         return Findings(
             lost=[job for job in accepted if job not in states and not (job in cancelled and ends[job])],
-            stuck=[f"{job} {state}" for job, state in states.items() if state not in TERMINAL],
             done_twice=[job for job, times in ends.items() if times > 1],
             failed=[job for job, state in states.items() if state is JobState.FAILED],
             given_up=[job for job, state in states.items() if state is JobState.CANCELLED and job not in cancelled],

@@ -210,8 +210,10 @@ class Rig:
         self.fleet.check()
         with suppress(TimeoutError):
             until(lambda: not self.ledger.pending(), PATIENCE_S, "all jobs end")
+        stuck = self.ledger.pending()  # asked now: the message of another job may bring them on
         self.client.segment()  # it is writable again
         findings = self.ledger.examine(self.client.accepted, self.client.cancelled)
+        findings.stuck = stuck
         wanted = self.ledger.succeeded()
         findings.replaced = [job for job, seed in wanted.items() if self.client.mask(job) != self._masks[seed]]
         findings.miscounted = self._miscounted()

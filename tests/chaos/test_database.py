@@ -21,7 +21,7 @@ def rig(stage: Stage) -> Iterator[Rig]:
 
 
 class TestKill:
-    @pytest.mark.parametrize("point", ["delivered", "segment", "committed"])
+    @pytest.mark.parametrize("point", ["segment", "committed"])
     def test_while_a_job_is(self, rig: Rig, point: str) -> None:
         with rig.held(point) as held:
             waiting = rig.client.submit(1)

@@ -32,9 +32,9 @@ class TestDuplicates:
         (job_id,) = unheard(rig, 1)
         rig.note("two workers race for one job")
         assert rig.redis.duplicate() >= 2
+        rig.order("delivered")
         for network in rig.networks:
             network.become(Network.FINE)
-        rig.order("delivered")
         rig.wait_held("delivered")
         rig.order("delivered")
         first, second = rig.wait_held("delivered", count=2)

@@ -22,7 +22,7 @@ class TestKill:
         assert "signal 9 (SIGKILL)" in rig.log(name)
         rig.settle()
 
-    @pytest.mark.parametrize("point", ["delivered", "segment", "committed", "succeeded"])
+    @pytest.mark.parametrize("point", ["delivered", "segment", "succeeded"])
     def test_of_the_worker(self, rig: Rig, point: str) -> None:
         with rig.held(point) as held:
             name = rig.owner_of(held.pid)
