@@ -1,8 +1,10 @@
 # demo | pacs-demo | serve | test | check | chaos | bench | train. Each sets up what it needs in .venv first.
+# audit: known vulnerabilities, secrets, bill of materials.
 # sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
 SCAN ?=
 DATA ?= ../shared/data/hippocampus
 CONFIG ?= training/configs/hippocampus.toml
@@ -19,7 +21,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve test check chaos bench train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve test check audit chaos bench train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -60,6 +62,14 @@ check: $(DEV_STAMP)
 chaos: $(DEV_STAMP)
 	$(BIN)/python -m tests.chaos --all --schedules $(SCHEDULES) --seed $(SEED)
 
+audit: $(DEV_STAMP) $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/audit.py
+
+$(TOOLS)/.installed: .ci/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet -r .ci/tools.txt
+	touch $@
+
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.training
@@ -84,4 +94,4 @@ cross:
 	tests/native/cross
 
 clean:
-	rm -rf $(VENV) build demo-out bench-out runs
+	rm -rf $(VENV) $(TOOLS) build demo-out bench-out runs

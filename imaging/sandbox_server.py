@@ -143,8 +143,10 @@ class _InFile:
 
 
 def _confine(limits: Limits) -> None:
-    """Bound memory above what the server has, time of the processor, and leave no core, which would hold the scan."""
+    """Bound memory above what the server has, files and processor time; leave no core, which would hold the scan."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    largest = max(limits.unpacked_bytes, 4 * limits.voxels)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))  # an error for whoever writes more: Python sees to it
     resource.setrlimit(resource.RLIMIT_CPU, (limits.seconds, limits.seconds + 1))  # first SIGXCPU, then SIGKILL
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])

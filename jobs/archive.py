@@ -1,4 +1,4 @@
-"""Rows of what jobs made for archives: the DICOM objects, and the deliveries that take them there."""
+"""Rows of what jobs made for others: DICOM objects, and the deliveries to archives and webhooks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from jobs.database import writing
 from jobs.models import Delivery, DicomObject, Job
 from jobs.state import DeliveryState
 
+WEBHOOK = "webhook"
+"""Name, among the destinations, of a job's own webhook."""
 PAGE_MAX = 500
 """Most groups one page of a search holds."""
 
@@ -31,9 +33,23 @@ def add_objects(
 ) -> None:
     """Insert a job's objects, as `DicomObject` without their job, and a delivery to each destination, due at once."""
     connection.execute(insert(DicomObject), [{**one, "job_id": job_id} for one in objects])
-    pending = {"job_id": job_id, "state": DeliveryState.PENDING, "due_at": now, "attempts": 0}
-    if destinations:
-        connection.execute(insert(Delivery), [{**pending, "destination": one} for one in dict.fromkeys(destinations)])
+    _add_deliveries(connection, [(job_id, one) for one in dict.fromkeys(destinations)], now)
+
+
+def add_webhooks(connection: Connection, ended: Sequence[str], *, now: float) -> None:
+    """Insert a delivery, due at once, for each of these jobs that has a webhook: they have just ended."""
+    if ended:
+        rows = connection.execute(select(Job.id, Job.request).where(Job.id.in_(ended))).all()
+        wanted = [(job_id, WEBHOOK) for job_id, request in rows if request.webhook is not None]
+        _add_deliveries(connection, wanted, now)
+
+
+def _add_deliveries(connection: Connection, wanted: Sequence[tuple[str, str]], now: float) -> None:
+    """Jobs and destinations."""
+    pending = {"state": DeliveryState.PENDING, "due_at": now, "attempts": 0}
+    rows = [{"job_id": job_id, "destination": destination, **pending} for job_id, destination in wanted]
+    if rows:
+        connection.execute(insert(Delivery), rows)
 
 
 class ObjectRepository:
@@ -83,11 +99,19 @@ class DeliveryRepository:
         with Session(self._engine) as session:
             return session.scalars(query).all()
 
+    def job(self, claimed: Delivery) -> Job | None:
+        """The job of a delivery; None where it has been erased meanwhile."""
+        with Session(self._engine) as session:
+            return session.get(Job, claimed.job_id)
+
     def claim(self, destination: str, lease_s: float) -> Delivery | None:
-        """Take the delivery to this archive that has been due for longest: one attempt more. None where none is due."""
+        """Take a delivery that is due: one attempt more. None where none is.
+
+        The least tried first, then the one due for longest: what is tried again and again keeps nothing new waiting.
+        """
         now = self._clock()
         due = select(Delivery.job_id).where(Delivery.destination == destination, Delivery.due_at <= now)
-        first = due.order_by(Delivery.due_at).limit(1).scalar_subquery()
+        first = due.order_by(Delivery.attempts, Delivery.due_at).limit(1).scalar_subquery()
         change = update(Delivery).where(
             Delivery.job_id == first, Delivery.destination == destination, Delivery.due_at <= now
         )

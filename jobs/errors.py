@@ -48,3 +48,9 @@ class UnsuitableWishError(JobsError):
     """A request that this deployment does not allow."""
 
     code = "invalid_parameter"
+
+
+class WebhookRefusedError(UnsuitableWishError):
+    """A webhook to a host that this deployment does not name, or to any where it has none."""
+
+    code = "webhook_refused"

@@ -13,6 +13,7 @@ from sqlalchemy.types import TypeDecorator
 from imaging.roi import Roi
 from jobs.state import TERMINAL, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
+from ncagate.webhook_hosts import checked_url
 
 SEED_MAX = 2**63 - 1
 """Largest seed; it fits a signed 64-bit integer everywhere."""
@@ -26,6 +27,9 @@ SERIES_UID = r"^[0-9.]{1,64}$"
 
 RoiText = Annotated[str, AfterValidator(lambda text: str(Roi.parse(text)))]
 """A region of interest as it is written (`imaging.roi`), checked, always in the same way."""
+
+WebhookText = Annotated[str, AfterValidator(checked_url)]
+"""An absolute URL (`ncagate.webhook_hosts`), checked."""
 
 
 class JobRequest(BaseModel):
@@ -44,6 +48,7 @@ class JobRequest(BaseModel):
     roi: RoiText | None = Field(None, description="Region of interest; None: the whole scan.")
     priority: Priority = Field(Priority.ROUTINE, description="Urgent scans go before all routine ones.")
     destinations: tuple[str, ...] = Field((), description="Names of the archives that get the result.")
+    webhook: WebhookText | None = Field(None, description="URL that is told of the job's end.")
 
 
 class _RequestColumn(TypeDecorator[JobRequest]):
@@ -176,9 +181,10 @@ class DicomObject(Base):
 
 
 class Delivery(Base):
-    """A result on its way to an archive. ``due_at`` is when it is tried next, None once the state is final.
+    """A result on its way to an archive, or word of a job's end to its webhook.
 
-    ``refusals`` are those of the attempts that the archive answered with a refusal.
+    ``due_at`` is when it is tried next, None once the state is final. ``refusals`` are those of the attempts that were
+    answered with a refusal.
     """
 
     __tablename__ = "deliveries"

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from jobs import tally, turns
-from jobs.archive import add_objects
+from jobs.archive import add_objects, add_webhooks
 from jobs.audit import Action, note
 from jobs.clients import NOBODY, Client
 from jobs.database import writing
@@ -198,6 +198,7 @@ class JobRepository:
                 self._note(connection, Action.CANCELLED, job_id)
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
+                add_webhooks(connection, [job_id], now=now)
             return state or connection.scalar(select(Job.state).where(Job.id == job_id, *self._mine))
 
     def erase(self, job_id: str, *, why: Action = Action.ERASED) -> bool:
@@ -289,6 +290,7 @@ class JobRepository:
             state = connection.scalar(_held(job_id, attempt).values(**values).returning(Job.state))
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
+                add_webhooks(connection, [job_id], now=now)
             return state is not None
 
     # --- the reconciler's side
@@ -319,6 +321,7 @@ class JobRepository:
             requeued = _move(connection, update(Job).where(expired), _requeued(now))
             seen = tally.ended(JobState.CANCELLED, times=len(cancelled))
             seen.count("jobs_total", JobState.FAILED, times=len(exhausted)).write(connection)
+            add_webhooks(connection, [*cancelled, *exhausted], now=now)
         return TakenBack(requeued=requeued, exhausted=exhausted, cancelled=cancelled)
 
     def _end(
@@ -338,6 +341,7 @@ class JobRepository:
                 return False
             if objects:
                 add_objects(connection, job_id, objects, destinations=request.destinations, now=now)
+            add_webhooks(connection, [job_id], now=now)
             seen.write(connection)
             if values["state"] is JobState.SUCCEEDED:
                 tally.stamp_success(connection, now)

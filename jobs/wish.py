@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.errors import UnsuitableWishError
-from jobs.models import SEED_MAX, SERIES_UID, JobRequest, RoiText
+from jobs.errors import UnsuitableWishError, WebhookRefusedError
+from jobs.models import SEED_MAX, SERIES_UID, JobRequest, RoiText, WebhookText
 from jobs.state import Priority
 from model_store.registry import Registry
 from nca.gate import Rule
 from ncagate.settings import Settings
+from ncagate.webhook_hosts import WebhookHosts, WebhookUrl
 
 
 class Wish(BaseModel):
@@ -56,7 +57,11 @@ class Wish(BaseModel):
         "`voxel`: only this part of the scan is segmented; default: all of it.",
         examples=["ras:-45,-47,-31:-9,3,9"],
     )
-
+    webhook: WebhookText | None = Field(
+        None,
+        description="URL (https) that is told of the job's end, whatever that is; the deployment must allow its host.",
+        examples=["https://ris.example.org/hooks/ncagate"],
+    )
     priority: Priority = Field(
         Priority.ROUTINE, description="`urgent` goes before all that is `routine`, whoever sent it."
     )
@@ -67,12 +72,15 @@ class Wish(BaseModel):
         Raises:
             ModelStoreError: there is no such version, or it is damaged: refused now, not by a worker later.
             UnsuitableWishError: a larger ensemble than the deployment allows.
+            WebhookRefusedError: a webhook that the deployment does not allow.
         """
         manifest = registry.resolve(self.model, self.version)
         registry.check(manifest)
         members = self.members or manifest.calibration.members
         if members > settings.members_max:
             raise UnsuitableWishError(f"members: at most {settings.members_max}")
+        if self.webhook is not None:
+            _check_webhook(self.webhook, settings)
         policy = manifest.calibration.policy(
             min_dice=settings.min_dice if self.min_dice is None else self.min_dice,
             alpha=settings.alpha if self.alpha is None else self.alpha,
@@ -90,4 +98,12 @@ class Wish(BaseModel):
             roi=self.roi,
             priority=self.priority,
             destinations=destinations,
+            webhook=self.webhook,
         )
+
+
+def _check_webhook(url: str, settings: Settings) -> None:
+    if settings.webhook_hosts is None:
+        raise WebhookRefusedError("webhook: this deployment sends none")
+    if not WebhookHosts.parse(settings.webhook_hosts).permit(WebhookUrl.parse(url)):
+        raise WebhookRefusedError("webhook: this deployment does not send to this host and port")

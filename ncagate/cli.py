@@ -86,7 +86,7 @@ def listen() -> None:
 
 @app.command()
 def deliver() -> None:
-    """Send results to the archives of NCAGATE_PACS, again and again until they have them."""
+    """Send results to the archives of NCAGATE_PACS, and webhooks, again and again until they have them."""
     from ncagate.processes import run_deliverer
 
     with told():

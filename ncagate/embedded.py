@@ -24,6 +24,7 @@ from ncagate.processes import LOG_FORMAT, STREAMS_S, worker_name
 from ncagate.settings import Settings
 from ncagate.supervisor import Child, Program, StopSignals
 from pacs.config import load_pacs
+from pacs.webhook import open_webhooks
 
 TICK_S = 0.1
 READY_S = 1.5
@@ -36,6 +37,8 @@ DEATHS_BEFORE_READY = 3
 REDIS_STOP_S = 5.0
 GATEWAY_STOP_S = 5.0
 LISTENER_STOP_S = 5.0
+HAND_BACK_S = 5.0
+"""How long a worker has to hand its job back, once it waits for it no longer."""
 NCAGATE = (sys.executable, "-m", "ncagate.cli")
 LOCK_FILE = "serve.lock"
 STATUS_FILE = "serve.json"
@@ -77,7 +80,7 @@ def serve(settings: Settings) -> None:
     """Run the service until SIGINT or SIGTERM; a second one kills what does not stop at once.
 
     Raises:
-        EmbeddedError, RedisMissingError, InvalidPacsConfigError: it cannot be started.
+        EmbeddedError, RedisMissingError, InvalidPacsConfigError, WebhookSecretError: it cannot be started.
     """
     logging.basicConfig(format=LOG_FORMAT.format("supervisor"), level=logging.INFO)
     signals = StopSignals()
@@ -117,11 +120,12 @@ def _gateway(settings: Settings, listener: socket.socket) -> Program:
 
 
 def _worker(settings: Settings) -> Program:
-    return Program("worker", [*NCAGATE, "worker"], _environment(settings), stop_s=settings.soft_shutdown_s)
+    stop_s = settings.soft_shutdown_s + HAND_BACK_S
+    return Program("worker", [*NCAGATE, "worker"], _environment(settings), stop_s=stop_s)
 
 
 def _archives(settings: Settings) -> list[Program]:
-    """The processes that speak with archives, as far as the file asks for them."""
+    """The processes that speak with archives and webhooks, as far as the deployment asks for them."""
     config, environment = load_pacs(settings.pacs), _environment(settings)
     programs = []
     if config.deidentify is not None:
@@ -130,8 +134,10 @@ def _archives(settings: Settings) -> list[Program]:
         Vault(settings.blobs, config.deidentify.key_file)  # every child would fail without its key
     if config.listen is not None:
         programs.append(Program("listener", [*NCAGATE, "listen"], environment, stop_s=LISTENER_STOP_S))
-    if config.destination:
-        stop_s = max(one.timeout_s for one in config.destination)
+    webhooks = open_webhooks(settings)
+    attempts_s = [one.timeout_s for one in (*config.destination, webhooks) if one is not None]
+    if attempts_s:
+        stop_s = max(attempts_s)
         programs.append(Program("deliverer", [*NCAGATE, "deliver"], environment, stop_s=stop_s))
     return programs
 

@@ -85,7 +85,7 @@ def run_listener(settings: Settings) -> None:
 
 
 def run_deliverer(settings: Settings) -> None:
-    """Send results to archives until SIGTERM or SIGINT."""
+    """Send results to archives, and word of jobs' ends to webhooks, until SIGTERM or SIGINT."""
     from jobs.database import upgrade
     from pacs.config import load_pacs
     from pacs.delivery import deliver_until

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ncagate.webhook_hosts import checked_hosts
 
 MIB = 1024 * 1024
 
@@ -28,6 +30,14 @@ class Settings(BaseSettings):
     store: Path | None = Field(None, description="Writable model store; default: `models` in the data folder.")
     pacs: Path | None = Field(
         None, description="File (TOML) of the routes that series take, and of the archives that get results."
+    )
+    webhook_hosts: Annotated[str | None, AfterValidator(checked_hosts)] = Field(
+        None, description="Hosts that webhooks may go to, separated by commas; unset: there are no webhooks."
+    )
+    webhook_secret_file: Path | None = Field(
+        None,
+        validate_default=True,
+        description="File of the secrets that webhooks are signed with (`whsec_...`), one a line.",
     )
     host: str = Field("127.0.0.1", description="Address the gateway binds to.")
     access: Literal["auto", "keys"] = Field(
@@ -96,6 +106,13 @@ class Settings(BaseSettings):
     lease_s: float = Field(60.0, gt=0, description="A running job whose worker was silent for this long is taken back.")
     soft_shutdown_s: float = Field(30.0, ge=0, description="How long a stopping worker lets its task go on.")
     reconcile_s: float = Field(5.0, gt=0, description="How often rows are compared with the broker.")
+
+    @field_validator("webhook_secret_file")
+    @classmethod
+    def _goes_with_hosts(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("webhook_hosts") is not None:
+            raise ValueError("webhook_hosts needs one: what is sent is signed")
+        return value
 
     @cached_property
     def database(self) -> str:

@@ -44,6 +44,7 @@ from pydantic import (
     model_validator,
 )
 
+from jobs.archive import WEBHOOK
 from jobs.models import LOCAL, NAME_MAX
 from jobs.wish import Wish
 from pacs.errors import InvalidPacsConfigError
@@ -205,6 +206,8 @@ class PacsConfig(_Section):
     def _agrees_with_itself(self) -> PacsConfig:
         _unique("route", (one.name for one in self.route))
         known = _unique("destination", (one.name for one in self.destination))
+        if WEBHOOK in known:
+            raise ValueError(f"no destination can be called {WEBHOOK}: that is a job's own webhook")
         for route in self.route:
             if missing := [one for one in route.destinations if one not in known]:
                 raise ValueError(f"route {route.name} names no destination of this file: {', '.join(missing)}")

@@ -29,6 +29,24 @@ class RefusedError(DeliveryError):
     code = "delivery_refused"
 
 
+class GoneError(RefusedError):
+    """The other side does not want this, nor will it ever."""
+
+    code = "delivery_gone"
+
+
+class WithheldError(PacsError):
+    """A result that is not for this archive."""
+
+    code = "delivery_withheld"
+
+
+class WebhookSecretError(DeliveryError):
+    """The file of the secrets that webhooks are signed with cannot be read, or what stands in it is none."""
+
+    code = "webhook_secret_unreadable"
+
+
 class IdentityKeyError(PacsError):
     """The key that identities are locked with cannot be read, or is none."""
 

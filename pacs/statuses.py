@@ -1,7 +1,12 @@
 """What one side tells the other of an object that was sent: C-STORE statuses (DICOM part 4, table B.2-1; part 7, annex
-C), which STOW-RS has as failure reasons (part 18, I.2.2)."""
+C), which STOW-RS has as failure reasons (part 18, I.2.2); and of a whole request, by HTTP."""
 
 from __future__ import annotations
+
+TRANSIENT = frozenset({408, 425, 429})
+"""Refusals of HTTP that pass."""
+SERVER_ERRORS = 500
+"""From here on HTTP's statuses are no refusals."""
 
 SUCCESS = 0x0000
 DUPLICATE = 0x0111
@@ -21,3 +26,8 @@ def out_of_resources(code: int) -> bool:
 def stored(code: int) -> bool:
     """Whether the object is there, with a warning or without."""
     return code in (SUCCESS, DUPLICATE) or 0xB000 <= code < 0xC000
+
+
+def passes(status: int) -> bool:
+    """Whether an HTTP status tells of trouble that may be over the next time."""
+    return status in TRANSIENT or status >= SERVER_ERRORS

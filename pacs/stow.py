@@ -13,14 +13,12 @@ from pacs.config import StowDestination
 from pacs.errors import DeliveryError, RefusedError
 from pacs.multipart import related
 from pacs.secrets import read_secret
-from pacs.statuses import DUPLICATE
+from pacs.statuses import DUPLICATE, passes
 from pacs.tls import client_context
 
 ANSWER_BYTES = 1 << 20
 """Most that is read of an answer."""
 FAILED_SOP_SEQUENCE, FAILURE_REASON = "00081198", "00081197"
-TRANSIENT = frozenset({408, 425, 429})
-"""Refusals that pass."""
 
 
 def send_stow(destination: StowDestination, files: Sequence[Path]) -> None:
@@ -75,7 +73,7 @@ def _read(answer: httpx.Response) -> bytes:
 
 def _check(status: int, body: bytes) -> None:
     """Raise unless every object is stored."""
-    if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if passes(status):
         raise DeliveryError(f"HTTP {status}")
     reasons = _failures(body) if status in (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.CONFLICT) else None
     if status == HTTPStatus.OK and not reasons:

@@ -47,6 +47,7 @@ _TABLE = (
     ProblemType("unexpected_field", 422, "The form has a field nobody knows", "the form has a field 'file'"),
     ProblemType("invalid_parameter", 422, "A parameter is out of range", "members: at most 50"),
     ProblemType("idempotency_key_reused", 422, "Another request has this key", "its scan or its fields were others"),
+    ProblemType("webhook_refused", 422, "The webhook is not allowed", "webhook: this deployment sends none"),
     ProblemType("alias_invalid", 422, "The alias cannot be set", "'production' has no earlier version to return to"),
     ProblemType("rate_limited", 429, "Too many requests", "wait as long as Retry-After says"),
     ProblemType("too_many_uploads", 429, "Too many uploads at once", "at most 8 at once"),

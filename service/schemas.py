@@ -30,9 +30,9 @@ class ReasonView(BaseModel):
 
 
 class DeliveryView(BaseModel):
-    """A result on its way to an archive."""
+    """A result on its way to an archive, or word of the job's end to its webhook."""
 
-    destination: str
+    destination: str = Field(description="Name of an archive, or `webhook`.")
     state: DeliveryState
     attempts: int
     finished: AwareDatetime | None
@@ -81,6 +81,7 @@ class JobView(BaseModel):
                     "roi": None,
                     "priority": "routine",
                     "destinations": [],
+                    "webhook": None,
                     "error": None,
                     "links": {
                         "self": f"/jobs/{_EXAMPLE_ID}",
@@ -115,6 +116,7 @@ class JobView(BaseModel):
     roi: str | None = None
     priority: Priority = Priority.ROUTINE
     destinations: list[str]
+    webhook: str | None = None
     error: JobError | None = None
     links: Links
     verdict: Literal["accept", "flag"] | None = None

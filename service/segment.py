@@ -97,7 +97,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     **documented(
         "upload_incomplete", "malformed_upload", "model_not_found", "version_not_found", "not_acceptable",
         "job_cancelled", "body_too_large", "too_many_files", "unsupported_media_type", "missing_scan",
-        "empty_file", "unexpected_field", "invalid_parameter", "internal_error", "version_corrupt",
+        "empty_file", "unexpected_field", "invalid_parameter", "webhook_refused", "internal_error", "version_corrupt",
         "database_unavailable", "storage_full", "idempotency_key_reused", "upload_too_slow", "too_many_uploads",
         "too_many_jobs", "queue_full",
     ),

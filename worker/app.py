@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import worker_process_init
+from billiard import active_children
+from celery.signals import worker_process_init, worker_shutting_down
 
 from jobs.queue import TASK_NAME, make_celery
 from ncagate.orphans import die_with_parent
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
 LOG_FORMAT = "%(asctime)s %(levelname)s worker: %(message)s"
 IMPORT_S = 60.0
 """How long a new process may take to import the engine before Celery thinks it dead."""
+
+POLL_S = 0.02
+HAND_BACK_S = 5.0
+"""How long the processes have to hand their jobs back, once the worker waits for them no longer."""
 
 PARENT = os.getpid()
 """The process that imports this module and then forks the workers."""
@@ -46,8 +54,52 @@ def segment() -> None:
 @worker_process_init.connect
 def warm_up(**_: Any) -> None:
     """In a new worker process: never outlive the parent, and have reader and engine ready before the first job."""
+    die_with_parent(PARENT)
+    _hand_back_when_stopped()  # before an import makes a thread that the signal would end the process by
     from imaging.sandbox import start_sandbox  # late, as above
 
-    die_with_parent(PARENT)
     start_sandbox()
     runner().engine.name  # noqa: B018  # the engine is made when it is asked for
+
+
+@worker_shutting_down.connect
+def bound_shutdown(**_: Any) -> None:
+    """In the parent, which was told to stop and waits for its jobs: it waits so long and not longer."""
+    timer = threading.Timer(settings.soft_shutdown_s, _end)
+    timer.daemon = True
+    timer.start()
+
+
+def _end() -> None:
+    children = active_children()
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + HAND_BACK_S
+    while time.monotonic() < deadline and any(_runs(child.pid) for child in children):
+        time.sleep(POLL_S)
+    os._exit(0)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a child has not ended yet; it stays unreaped, as the thread that waits for it is another one's."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _hand_back_when_stopped() -> None:
+    """SIGTERM is how the parent ends this process when its job takes longer than a stopping worker waits.
+
+    A thread waits for it: the main one may be in the engine for seconds, where no handler runs.
+    """
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGTERM})
+        try:
+            runner().hand_back()
+        finally:
+            os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, name="hand-back", daemon=True).start()

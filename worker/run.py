@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 
@@ -41,6 +41,7 @@ class Runner:
     """Runs jobs in one worker process; what is costly is made on first use and kept."""
 
     settings: Settings
+    _under_way: list[Job] = field(default_factory=list)
 
     @cached_property
     def repository(self) -> JobRepository:
@@ -82,6 +83,7 @@ class Runner:
             log.info("woken, and no job is queued")
             return
         log.info("job %s: attempt %d started", job.id, job.attempt)
+        self._under_way.append(job)
         try:
             self._attempt(job)
         except CancelledError:
@@ -94,6 +96,17 @@ class Runner:
             log.info("job %s: erased meanwhile", job.id)
         except Exception:  # whatever it was, the job must not be left without an end
             self._broke(job)
+        finally:
+            self._under_way.remove(job)
+
+    def hand_back(self) -> None:
+        """Queue the job under way again, for another worker: this process is about to end.
+
+        One that has no attempt left keeps its lease, and ends when that runs out: it may be what ends the workers.
+        """
+        for job in self._under_way:
+            if job.attempt < self.settings.attempts_max and self.repository.hand_back(job.id, job.attempt):
+                log.warning("job %s: handed back, as the worker stops", job.id)
 
     def _attempt(self, job: Job) -> None:
         request = job.request

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -209,6 +210,9 @@ class TestStop:
             stack.process.terminate()
             assert stack.process.wait(20) == 0
             assert wait_gone(family) == []
+            assert "handed back" in stack.log()
+        with sqlite3.connect(data / "ncagate.db") as database:
+            assert database.execute("SELECT state, lease_until FROM jobs").fetchall() == [("queued", None)]
         with served(data=data) as stack:
             job = stack.finished(location)
             assert (job["state"], job["attempt"]) == ("succeeded", 2)

@@ -279,6 +279,20 @@ class TestProcesses:
         assert capfd.readouterr() == ("", "")
 
 
+class TestConfinement:
+    def test_no_file_grows_past_the_budgets(self, tmp_path: Path) -> None:
+        program = (
+            "import errno, sys\nfrom imaging.limits import Limits\nfrom imaging.sandbox_server import _confine\n"
+            "_confine(Limits(unpacked_bytes=100_000, voxels=30_000))\n"
+            "with open(sys.argv[1], 'wb', buffering=0) as file:\n"
+            "    written = file.write(bytes(120_000))\n"
+            "    try:\n        file.write(b'x')\n"
+            "    except OSError as error:\n        print(written, errno.errorcode[error.errno])\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], capture_output=True, text=True)
+        assert (done.stdout, done.returncode) == ("120000 EFBIG\n", 0), done.stderr
+
+
 class TestAnswers:
     """A reader that a file has taken over may answer anything."""
 

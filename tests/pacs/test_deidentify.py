@@ -34,6 +34,7 @@ from ncagate.demo import OUT, serving
 from ncagate.orthanc import LOOPBACK, Orthanc, free_ports
 from ncagate.pacs_demo import modality, wait_for_results
 from ncagate.settings import Settings
+from pacs.carriers import ArchiveCarrier
 from pacs.collect import Collection, Receipt, open_collection
 from pacs.config import PacsConfig, load_pacs
 from pacs.delivery import Deliverer, deliverers
@@ -336,12 +337,10 @@ class TestDelivery:
         with archive(place) as got:
             place.receive(scan)
             job = place.segment()
-            deliverer = place.deliverer()
-            objects = [made for made, _ in deliverer.objects.find({"job_id": job})]
             row = place.jobs.get(job)
             assert row is not None
             for _ in range(2):
-                deliverer._send(row, objects)
+                place.deliverer().carrier.carry(row)
         assert got[:2] == got[2:]
 
     def test_days_later_when_the_series_is_gone(self, place: Place, scan: list[Path]) -> None:
@@ -359,11 +358,13 @@ class TestDelivery:
         with archive(place) as got:
             place.receive(scan)
             job = place.segment()
-            deliverer = replace(place.deliverer(), vault=None)
+            deliverer = place.deliverer()
+            assert isinstance(deliverer.carrier, ArchiveCarrier)
+            deliverer = replace(deliverer, carrier=replace(deliverer.carrier, vault=None))
             row = place.jobs.get(job)
             assert row is not None
             with pytest.raises(IdentitiesLockedError) as error:
-                deliverer._send(row, [made for made, _ in deliverer.objects.find({"job_id": job})])
+                deliverer.carrier.carry(row)
             deliverer.deliver_one()
         assert got == []
         assert error.value.code == "identities_locked"

@@ -32,6 +32,7 @@ from jobs.repository import JobRepository
 from jobs.state import DeliveryState
 from ncagate.orthanc import LOOPBACK, free_ports
 from ncagate.settings import Settings
+from pacs.carriers import ArchiveCarrier
 from pacs.config import CStoreDestination, Destination, PacsConfig, StowDestination
 from pacs.delivery import FIRST_PAUSE_S, GIVE_UP_S, LONGEST_PAUSE_S, REFUSALS_MAX, Deliverer, deliver_until
 
@@ -143,7 +144,8 @@ class Desk:
         return [(folder / name).read_bytes() for name in ("segmentation.dcm", "report.dcm")]
 
     def deliverer(self, destination: Destination) -> Deliverer:
-        return Deliverer(destination, self.deliveries, self.objects, self.blobs, clock=lambda: self.now)
+        carrier = ArchiveCarrier(destination, self.objects, self.blobs)
+        return Deliverer(carrier, self.deliveries, clock=lambda: self.now)
 
     def attempt(self, destination: Destination, *, after_s: float = 0.0) -> bool:
         self.now += after_s

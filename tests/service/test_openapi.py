@@ -70,7 +70,7 @@ class TestDocument:
         form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
         assert set(form["properties"]) == {
             "scan", "model", "version", "min_dice", "alpha", "rule", "members", "seed", "series_uid", "roi",
-            "priority",
+            "priority", "webhook",
         }  # fmt: skip
         assert form["required"] == ["scan", "model"]
         assert [one["name"] for one in operation["parameters"]] == ["Prefer", "Idempotency-Key"]
