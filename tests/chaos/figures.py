@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from tests.chaos.ledger import Findings
 
+WIDTH = 62
+
 
 @dataclass
 class Figures:
@@ -30,11 +32,12 @@ class Figures:
 
     def lines(self) -> Iterator[str]:
         """The table: faults by kind with the time to recovery, then the sums."""
-        yield f"{'fault':<44}{'times':>6}   seconds to the first success after it: median    p95    max"
+        yield "Seconds from each fault to the first success after it."
+        yield f"{'fault':<{WIDTH}}{'times':>6}{'median':>9}{'p95':>7}{'max':>7}"
         for kind, times in sorted(self.faults.items()):
-            yield f"{kind:<44}{times:>6}{_row(self.recoveries[kind])}"
+            yield f"{kind:<{WIDTH}}{times:>6}{_row(self.recoveries[kind])}"
         everything = [one for some in self.recoveries.values() for one in some]
-        yield f"{'all':<44}{self.faults.total():>6}{_row(everything)}"
+        yield f"{'all':<{WIDTH}}{self.faults.total():>6}{_row(everything)}"
         wrong = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.wrong.items())
         yield f"{self.faults.total():,} faults injected into {self.jobs:,} jobs: {wrong}"
 
@@ -43,4 +46,4 @@ def _row(seconds: Sequence[float]) -> str:
     ordered = sorted(seconds)
     places = (0.5, 0.95, 1.0)
     shown = [ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in places] if ordered else []
-    return " " * 41 + "".join(f"{one:>7.2f}" for one in shown)
+    return "  " + "".join(f"{one:>7.2f}" for one in shown)
