@@ -4,6 +4,7 @@
 
 An order is a file in the folder ``CHAOS_POINTS`` that has the name of a point. The process that reaches the point first
 takes it, by renaming it to ``<point>.<process id>``, and waits there until that file is gone; its other threads go on.
+A second order, for the next process, has `SECOND` behind its name.
 The file ``clock`` in that folder holds the seconds by which the clock is wrong. Nothing else differs from the command.
 """
 
@@ -13,9 +14,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
+
+from tests.chaos.points import SECOND
 
 FOLDER = Path(os.environ["CHAOS_POINTS"])
 VISIBILITY = "CHAOS_VISIBILITY_S"
@@ -25,10 +29,10 @@ VISIBILITY = "CHAOS_VISIBILITY_S"
 def reach(point: str) -> None:
     """Stand still here, where that is ordered."""
     held = FOLDER / f"{point}.{os.getpid()}"
-    try:
-        (FOLDER / point).rename(held)
-    except FileNotFoundError:
-        return
+    for order in (FOLDER / point, FOLDER / f"{point}{SECOND}"):
+        with suppress(FileNotFoundError):
+            order.rename(held)
+            break
     while held.exists():
         time.sleep(0.01)
 

@@ -7,3 +7,5 @@ WORKER_POINTS = ("delivered", "claimed", *STAGES, "committed", "succeeded")
 """A message came; its row is claimed; each stage begins; the files are there; the row is final, the message is not."""
 GATEWAY_POINTS = ("stored", "queued")
 """The upload is in place, without a row; the row is there, unanswered."""
+SECOND = "+"
+"""Behind a point's name: the order for one more process."""

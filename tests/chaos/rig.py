@@ -16,7 +16,7 @@ from tests.chaos.client import PATIENCE_S, Client
 from tests.chaos.disk import free
 from tests.chaos.figures import Figures
 from tests.chaos.ledger import Findings, Ledger
-from tests.chaos.points import GATEWAY_POINTS, WORKER_POINTS
+from tests.chaos.points import GATEWAY_POINTS, SECOND, WORKER_POINTS
 from tests.chaos.processes import Fleet, Part, until
 from tests.chaos.proxy import FaultProxy, Network
 from tests.chaos.servers import Postgres, Redis, free_port
@@ -131,9 +131,10 @@ class Rig:
         """A fault of this kind is being made now."""
         self._faults.append((kind, time.time()))
 
-    def order(self, point: str) -> None:
-        """The next process that comes to this point is to stand still there."""
-        (self.points / point).touch()
+    def order(self, point: str, *, twice: bool = False) -> None:
+        """The next process that comes to this point is to stand still there; ``twice``: and the one after it."""
+        for name in (point, point + SECOND)[: 1 + twice]:
+            (self.points / name).touch()
 
     def wait_held(self, point: str, *, count: int = 1) -> list[int]:
         """The processes that stand there, once there are so many."""
@@ -142,7 +143,7 @@ class Rig:
 
     def release(self, point: str) -> None:
         """Let everybody go who stands there, and nobody stop there any more."""
-        for one in [self.points / point, *self.points.glob(f"{point}.*")]:
+        for one in [self.points / point, self.points / (point + SECOND), *self.points.glob(f"{point}.*")]:
             one.unlink(missing_ok=True)
 
     @contextmanager

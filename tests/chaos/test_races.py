@@ -32,11 +32,9 @@ class TestDuplicates:
         (job_id,) = unheard(rig, 1)
         rig.note("two workers race for one job")
         assert rig.redis.duplicate() >= 2
-        rig.order("delivered")
+        rig.order("delivered", twice=True)
         for network in rig.networks:
             network.become(Network.FINE)
-        rig.wait_held("delivered")
-        rig.order("delivered")
         first, second = rig.wait_held("delivered", count=2)
         assert rig.owner_of(first) != rig.owner_of(second)
         rig.release("delivered")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.points import WORKER_POINTS
+from tests.chaos.processes import DEATH_S, until
 from tests.chaos.rig import Rig
 
 KEPT = ("delivered", "succeeded")
@@ -19,7 +20,8 @@ class TestKill:
             rig.note(f"kill -9 of a worker's process at {point}")
             assert rig.fleet.kill_pool(name) == held.pid
         assert rig.client.finished(held.job_id)["attempt"] == (1 if point in KEPT else 2)
-        assert "signal 9 (SIGKILL)" in rig.log(name)
+        died = f"pid:{held.pid} exited with 'signal 9 (SIGKILL)'"
+        until(lambda: died in rig.log(name), DEATH_S, "the worker has noticed what its process died of")
         rig.settle()
 
     @pytest.mark.parametrize("point", ["delivered", "segment", "succeeded"])
