@@ -1,5 +1,5 @@
 # demo | pacs-demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
-# audit: known vulnerabilities, secrets, bill of materials. fuzz: damaged scans, 10,000 of them. load: what a gateway takes.
+# chaos: faults; fuzz: damaged scans; load: what a gateway takes. audit: known vulnerabilities, secrets, bill of materials.
 # sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,8 @@ FUZZ ?=
 DATA ?= ../shared/data/hippocampus
 CONFIG ?= training/configs/hippocampus.toml
 STORE ?= runs/models
+SCHEDULES ?= 200
+SEED ?= 0
 
 # A stamp per set of extras: installed once, again when what is installed or compiled changes.
 SOURCES := pyproject.toml constraints.txt $(wildcard nca/engine/native/CMakeLists.txt nca/engine/native/src/*)
@@ -20,7 +22,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve test check audit bench load train fuzz sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve test check audit chaos fuzz load bench train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -56,6 +58,10 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every named fault, then SCHEDULES random sequences of five, the first one from SEED.
+chaos: $(DEV_STAMP)
+	$(BIN)/python -m tests.chaos --all --schedules $(SCHEDULES) --seed $(SEED)
 
 audit: $(DEV_STAMP) $(TOOLS)/.installed
 	$(TOOLS)/bin/python .ci/audit.py

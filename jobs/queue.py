@@ -27,6 +27,8 @@ _VISIBILITY_MARGIN_S = 600
 _SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
 _CONNECT_TIMEOUT_S = 1.0
 _SOCKET_TIMEOUT_S = 5.0
+_HEALTH_CHECK_S = 5
+"""How often a worker looks whether its connection answers; one that a firewall forgot is replaced after twice that."""
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -56,6 +58,7 @@ def make_celery(settings: Settings) -> Celery:
             **visible,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
             "socket_timeout": _SOCKET_TIMEOUT_S,
+            "health_check_interval": _HEALTH_CHECK_S,
             "max_retries": 1,
             "interval_start": 0.1,
             "interval_step": 0.1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from jobs.errors import BrokerUnavailableError
@@ -24,12 +25,12 @@ class Reconciled:
     taken_back: TakenBack
 
 
-def reconcile(repository: JobRepository, broker: Broker, *, attempts_max: int) -> Reconciled:
+def reconcile(repository: JobRepository, broker: Broker, *, attempts_max: int, lease_s: float = math.inf) -> Reconciled:
     """Take back jobs of silent workers, then send the wake-ups that the broker lacks.
 
     A wake-up too many is harmless: the worker that gets it finds nothing queued. So several gateways may do this.
     """
-    taken_back = repository.take_back_expired(attempts_max)
+    taken_back = repository.take_back_expired(attempts_max, lease_s=lease_s)
     sent = 0
     try:
         queued = repository.queued()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     text,
     tuple_,
@@ -294,10 +296,15 @@ class JobRepository:
 
     # --- the reconciler's side
 
-    def take_back_expired(self, attempts_max: int) -> TakenBack:
-        """Put running jobs whose lease ran out back into the queue; end them after ``attempts_max``."""
+    def take_back_expired(self, attempts_max: int, *, lease_s: float = math.inf) -> TakenBack:
+        """Put running jobs whose lease ran out back into the queue; end them after ``attempts_max``.
+
+        A lease is for ``lease_s`` seconds. One that has more than twice as many left was given by a clock that has been
+        set back since; it counts as run out, for its worker may be dead. One that lives gives itself a new one.
+        """
         now = self._clock()
-        expired = and_(Job.state == JobState.RUNNING, Job.lease_until < now)
+        over = or_(Job.lease_until < now, Job.lease_until > now + 2 * lease_s)
+        expired = and_(Job.state == JobState.RUNNING, over)
         end = {"finished_at": now, "lease_until": None}
         with self._writer.begin() as connection:
             cancelled = _move(

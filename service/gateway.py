@@ -94,7 +94,8 @@ class Gateway:
     def reconcile(self) -> Reconciled:
         """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`."""
         self.collection.submit_complete(lambda job_id: self.wake())
-        return reconcile(self.repository, self.broker, attempts_max=self.settings.attempts_max)
+        chosen = self.settings
+        return reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
 
     def sweep(self) -> int:
         """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""

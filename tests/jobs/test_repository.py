@@ -197,6 +197,14 @@ class TestTakeBackExpired:
         assert repository.take_back_expired(3).requeued == (job.id,)
         assert repository.queued() == 1
 
+    def test_a_lease_given_before_the_clock_was_set_back_has_run_out(
+        self, repository: JobRepository, submit: Callable[[], str], clock: Any
+    ) -> None:
+        job = running(repository, submit())
+        assert repository.take_back_expired(3, lease_s=60.0).requeued == ()
+        clock.now -= 61.0
+        assert repository.take_back_expired(3, lease_s=60.0).requeued == (job.id,)
+
     def test_a_poison_job_fails_after_the_last_attempt(
         self, repository: JobRepository, submit: Callable[[], str], clock: Any
     ) -> None:

@@ -1,0 +1,11 @@
+"""The named points at which a process can be held."""
+
+from __future__ import annotations
+
+STAGES = ("read", "prepare", "segment", "judge", "write")
+WORKER_POINTS = ("delivered", "claimed", *STAGES, "committed", "succeeded")
+"""A message came; its row is claimed; each stage begins; the files are there; the row is final, the message is not."""
+GATEWAY_POINTS = ("stored", "queued")
+"""The upload is in place, without a row; the row is there, unanswered."""
+SECOND = "+"
+"""Behind a point's name: the order for one more process."""
