@@ -107,15 +107,11 @@ def zip_record(data: bytes, dice: random.Random) -> Damage:
 
 def _directory(data: bytes, at: int, dice: random.Random) -> Damage:
     """Drop or repeat one entry of the directory; sometimes the end record is told."""
-    size, end, repeated = (
-        46 + sum(struct.unpack("<HHH", data[at + 28 : at + 34])),
-        data.rindex(END),
-        dice.random() < 0.5,
-    )
+    size, repeated = 46 + sum(struct.unpack("<HHH", data[at + 28 : at + 34])), dice.random() < 0.5
     entry = data[at : at + size]
     data = data[: at + size] + entry + data[at + size :] if repeated else data[:at] + data[at + size :]
-    if dice.random() < 0.5:
-        end += size if repeated else -size
+    end = data.rfind(END)
+    if end >= 0 and len(data) >= end + 16 and dice.random() < 0.5:  # lengths that were damaged before may have eaten it
         (told,) = struct.unpack("<L", data[end + 12 : end + 16])
         data = put(data, end + 12, struct.pack("<L", told + (size if repeated else -size)))
     return Damage(data, f"directory entry at {at} {'repeated' if repeated else 'dropped'}")
