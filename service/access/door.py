@@ -62,7 +62,7 @@ class Door:
                 raise Problem("unauthenticated", "the key is unknown, revoked or has expired", headers=CHALLENGE)
             return client
         if self._header is not None and self._header in headers and _within(peer, self._proxies):
-            client = self._keys.certified(_certificate(headers[self._header]))
+            client = self._keys.certified(_certificate(headers.getlist(self._header)))
             if client is None:
                 raise Problem("unauthenticated", "the certificate is unknown, revoked or has expired")
             return client
@@ -141,14 +141,19 @@ def _password(encoded: str) -> str:
         return ""
 
 
-def _certificate(value: str) -> bytes:
-    """DER of a certificate as proxies hand it on: RFC 9440 (``:base64:``), or PEM, percent-encoded (nginx)."""
+def _certificate(values: Sequence[str]) -> bytes:
+    """DER of a certificate as proxies hand it on: RFC 9440 (``:base64:``), or PEM, percent-encoded (nginx).
+
+    Of two of them one is not the proxy's.
+    """
+    if len(values) != 1:
+        return b""
     try:
-        if value.startswith(":"):
-            return base64.b64decode(value.strip(":"), validate=True)
-        pem = unquote(value).replace("\t", "\n").encode()
+        if values[0].startswith(":"):
+            return base64.b64decode(values[0].strip(":"), validate=True)
+        pem = unquote(values[0]).replace("\t", "\n").encode()
         return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return b""
 
 
@@ -166,6 +171,8 @@ def _proxies(settings: Settings) -> tuple[Network, ...]:
         networks = tuple(ip_network(one) for one in named)
     except ValueError as error:
         raise InvalidAccessError(f"NCAGATE_PROXY_ADDRESSES: {error}") from None
+    if any(one.prefixlen == 0 for one in networks):
+        raise InvalidAccessError("NCAGATE_PROXY_ADDRESSES: certificates are public, and anybody could show one")
     if bool(networks) != bool(settings.proxy_certificate_header):
         raise InvalidAccessError("NCAGATE_PROXY_CERTIFICATE_HEADER and NCAGATE_PROXY_ADDRESSES go together")
     return networks

@@ -21,6 +21,7 @@ from model_store.registry import Registry
 from ncagate.settings import Settings
 from service.app import create_app
 from service.gateway import Gateway
+from service.server import server_config
 
 RESULT: dict[str, Any] = {
     "verdict": "flag",
@@ -102,8 +103,7 @@ class Service:
 @contextmanager
 def _served(settings: Settings) -> Iterator[Service]:
     app = create_app(settings)
-    config = uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
