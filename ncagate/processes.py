@@ -11,6 +11,8 @@ import warnings
 
 from ncagate.settings import Settings
 
+STREAMS_S = 3
+"""How long a stopping gateway waits for answers under way; an event stream has no end of its own."""
 LOG_FORMAT = "%(asctime)s %(levelname)s {}: %(message)s"
 
 
@@ -23,7 +25,7 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
 
     _log("gateway", "pacs")
     raise_file_limit()
-    config = server_config(create_app(settings), host=settings.host, port=settings.port)
+    config = server_config(create_app(settings), host=settings.host, port=settings.port, stopping_s=STREAMS_S)
     uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
 
 

@@ -16,14 +16,12 @@ HEAD_S = 10.0
 """How long a connection may take to send a request's head, from its start or from the end of the last answer."""
 STALLED_S = 60.0
 """How long a client may take none of an answer's bytes that wait for it."""
-STREAMS_S = 3
-"""How long a stopping gateway waits for answers under way; an event stream has no end of its own."""
 RESERVED_FILES = 256
 """Open files that are not connections: the database, the broker, scans and results."""
 
 
-def server_config(app: ASGIApp, *, host: str, port: int) -> uvicorn.Config:
-    """How the gateway is served."""
+def server_config(app: ASGIApp, *, host: str, port: int, stopping_s: int) -> uvicorn.Config:
+    """How the gateway is served; when it stops, answers under way get ``stopping_s`` seconds."""
     return uvicorn.Config(
         app,
         host=host,
@@ -33,7 +31,7 @@ def server_config(app: ASGIApp, *, host: str, port: int) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,  # an address that a header names would be that of a trusted proxy, for whoever likes
         ws="none",
-        timeout_graceful_shutdown=STREAMS_S,
+        timeout_graceful_shutdown=stopping_s,
     )
 
 

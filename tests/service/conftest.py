@@ -103,7 +103,7 @@ class Service:
 @contextmanager
 def _served(settings: Settings) -> Iterator[Service]:
     app = create_app(settings)
-    server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0))
+    server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0, stopping_s=2))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
