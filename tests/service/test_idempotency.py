@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs import submission
+from jobs.repository import JobRepository
 
 KEY = "monday's first scan"
 
@@ -97,13 +97,13 @@ class TestReuse:
 class TestAtOnce:
     def test_several_make_one_job(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         gate = Barrier(4, timeout=20)
-        commit = submission.JobRepository.create
+        commit = JobRepository.create
 
         def together(*arguments: Any, **options: Any) -> Any:
             gate.wait()  # all of them have looked, and found no job
             return commit(*arguments, **options)
 
-        monkeypatch.setattr(submission.JobRepository, "create", together)
+        monkeypatch.setattr(JobRepository, "create", together)
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda _: send(site), range(4)))
         assert {one.status_code for one in answers} == {202}
@@ -113,13 +113,13 @@ class TestAtOnce:
 
     def test_of_different_requests_one_is_refused(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         gate = Barrier(2, timeout=20)
-        commit = submission.JobRepository.create
+        commit = JobRepository.create
 
         def together(*arguments: Any, **options: Any) -> Any:
             gate.wait()
             return commit(*arguments, **options)
 
-        monkeypatch.setattr(submission.JobRepository, "create", together)
+        monkeypatch.setattr(JobRepository, "create", together)
         with ThreadPoolExecutor(2) as pool:
             answers = list(pool.map(lambda scan: send(site, scan=scan), (b"one", b"two")))
         assert sorted(one.status_code for one in answers) == [202, 422]
