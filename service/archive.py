@@ -54,7 +54,7 @@ Found = tuple[DicomObject, Job]
 _ERRORS = documented("invalid_parameter", "not_acceptable", "database_unavailable")
 _GONE = documented("object_not_found", "not_acceptable", "database_unavailable")
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Offset = Annotated[int, Query(ge=0)]
+Offset = Annotated[int, Query(ge=0, le=2**31)]
 
 
 @router.get("/studies", summary="Search studies", response_model=None, responses=_ERRORS)
