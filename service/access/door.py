@@ -57,7 +57,7 @@ class Door:
             Problem: ``unauthenticated``, ``not_local`` or ``identity_unavailable``.
         """
         if "authorization" in headers:
-            client = self._by_authorization(headers["authorization"])
+            client = self._by_authorization(headers.getlist("authorization"))
             if client is None:
                 raise Problem("unauthenticated", "the key is unknown, revoked or has expired", headers=CHALLENGE)
             return client
@@ -75,8 +75,10 @@ class Door:
         """Whether nobody can come in yet."""
         return not self._may_be_open and self._tokens is None and not self._keys.any()
 
-    def _by_authorization(self, value: str) -> Client | None:
-        scheme, _, text = value.partition(" ")
+    def _by_authorization(self, values: Sequence[str]) -> Client | None:
+        if len(values) != 1:  # a proxy may have looked at the other one
+            return None
+        scheme, _, text = values[0].partition(" ")
         text = text.strip()
         if scheme.lower() == "basic":
             text = _password(text)

@@ -52,6 +52,12 @@ class TestKeys:
         for pair in ("%%%", base64.b64encode(b"\xff\xfe").decode(), base64.b64encode(b"no colon").decode()):
             assert site.ask(None, "GET", "/jobs", headers={"Authorization": f"Basic {pair}"}).status_code == 401
 
+    def test_two_of_them_are_not_chosen_from(self, site: Any) -> None:
+        good, bad = (f"Bearer {one}".encode() for one in (site.texts["ward"], "ncg_x"))
+        for pair in ((good, bad), (bad, good), (good, good)):
+            headers = [(b"Authorization", one) for one in pair]
+            assert site.service.client.get("/jobs", headers=headers).status_code == 401
+
     def test_health_is_everybodys(self, site: Any) -> None:
         assert [site.ask(None, "GET", path).status_code for path in ("/livez", "/readyz")] == [200, 200]
 

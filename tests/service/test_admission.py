@@ -308,6 +308,19 @@ class TestSlowBody:
         headers = {"Authorization": f"Bearer {site.texts['ward']}", "Content-Type": "multipart/form-data; boundary=b"}
         assert site.service.client.post("/segment", content=body(), headers=headers).status_code == 202
 
+    def test_an_answer_may_take_longer_than_a_body(self, raw: Callable[..., Raw]) -> None:
+        site = raw()
+        job = site.submit("ward", **{"Idempotency-Key": "one"}).json()["id"]
+        site.service.finish(job)
+        (site.service.gateway.blobs.result_dir(job, 1) / "mask.nii.gz").write_bytes(bytes(30_000_000))
+        headers = {"Authorization": f"Bearer {site.texts['ward']}", "Idempotency-Key": "one"}
+        form: dict[str, Any] = {"files": {"scan": b"scan"}, "data": {"model": "tiny"}}
+        with site.service.client.stream(
+            "POST", "/segment", headers={**headers, "Accept": "application/gzip"}, **form
+        ) as answer:
+            time.sleep(1.0)
+            assert sum(map(len, answer.iter_raw())) == 30_000_000
+
     def test_a_broken_connection_is_counted_no_longer(self, raw: Callable[..., Raw], counters: Any) -> None:
         site = raw(client_uploads_max=1)
         for _ in range(3):
