@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 MIB = 1024 * 1024
 WITNESS = Path("/tmp/ncagate-attack-witness")  # where a file that climbs out would land
@@ -118,6 +118,19 @@ def deflated_dicom() -> bytes:
     return buffer.getvalue()
 
 
+def deep_dicom() -> bytes:
+    """A DICOM file with a sequence in a sequence in a sequence, two hundred thousand of them."""
+    one = Dataset()
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    one.SOPClassUID, one.SOPInstanceUID = MRImageStorage, generate_uid()
+    one.StudyInstanceUID, one.SeriesInstanceUID, one.Modality = generate_uid(), generate_uid(), "MR"
+    buffer = io.BytesIO()
+    one.save_as(buffer, enforce_file_format=True)
+    sequence = b"\x40\x00\x30\xa7SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    return buffer.getvalue() + sequence * 200_000
+
+
 def large_claim() -> bytes:
     data = bytearray(nifti())
     struct.pack_into("<8h", data, 40, 3, 32767, 32767, 32767, 1, 1, 1, 1)
@@ -144,6 +157,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a gzip of many members": (BYTES, gzip_members),
     "a gzip in a gzip in a gzip": ("unknown_format", gzip_of_gzip),
     "a deflated DICOM file": (BYTES, deflated_dicom),
+    "sequences without end": ("corrupt_file", deep_dicom),
     "a header that claims 2^45 voxels": ("too_many_voxels", large_claim),
 }
 
@@ -172,6 +186,17 @@ class TestBombs:
         assert folder_size(stack.data) - before < len(content) + 8 * MIB
         assert not WITNESS.exists()
         stack.client.delete(f"/jobs/{job['id']}").raise_for_status()
+
+    @pytest.mark.parametrize("make", [deflated_dicom, deep_dicom, many_entries, gzip_bomb])
+    def test_sent_by_an_archive_it_is_refused_or_listed(self, stack: Any, make: Callable[[], bytes]) -> None:
+        gateway = stack.pid("gateway")
+        body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + make() + b"\r\n--b--\r\n"
+        headers = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}
+        answer = stack.client.post("/dicomweb/studies", content=body, headers=headers)
+        assert answer.status_code in (200, 409), answer.text
+        assert stack.client.get("/series").status_code == 200
+        assert stack.pid("gateway") == gateway
+        assert stack.client.get("/jobs").status_code == 200
 
     def test_neither_memory_nor_disk_was_taken(self, stack: Any, scan: Path) -> None:
         assert folder_size(stack.data) < DISK

@@ -77,7 +77,7 @@ def nifti(array: np.ndarray | None = None) -> bytes:
     image = Nifti1Image(array, np.eye(4))
     header: Any = image.header
     header["descrip"] = header["intent_name"] = header["aux_file"] = header["db_name"] = CANARY.encode()
-    header.extensions.append(Nifti1Extension("comment", CANARY.encode()))  # type: ignore[no-untyped-call]
+    header.extensions.append(Nifti1Extension("comment", CANARY.encode()))
     data: bytes = image.to_bytes()
     assert traces(data)
     return data

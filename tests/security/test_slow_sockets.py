@@ -16,7 +16,7 @@ import pytest
 from service import server
 
 SOCKETS = 500
-HEAD_S = 4.0
+HEAD_S = 2.0
 """In place of the gateway's own, so that the test is short."""
 HANGING_S = 10.0
 """An answer that takes longer hangs: a bound to find that, and not one of speed."""
@@ -101,7 +101,7 @@ class TestManySlowSockets:
             f"\n{SOCKETS} slow sockets: {len(took)} requests of another client, all answered, "
             f"p99 {1000 * percentile(took):.1f} ms (alone {1000 * percentile(alone):.1f} ms)"
         )
-        assert len(took) > 50
+        assert len(took) > 20
 
     def test_between_two_requests_the_same_holds(self, service: Any) -> None:
         with socket.create_connection(("127.0.0.1", service.port)) as raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import socket
 from collections.abc import Iterator
@@ -120,6 +121,15 @@ class TestLength:
     def test_pipelined_requests_are_answered_in_turn(self, service: Any) -> None:
         request = post(f"Content-Length: {len(BODY)}", close=False) + SMUGGLED
         assert statuses(spoken(service, request)) == [202, 200]
+
+
+class TestEncoding:
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip"])
+    def test_a_body_is_never_unpacked(self, service: Any, encoding: str) -> None:
+        packed = gzip.compress(BODY + bytes(50_000_000))
+        heard = spoken(service, post(f"Content-Length: {len(packed)}", f"Content-Encoding: {encoding}", body=packed))
+        assert statuses(heard) == [415]
+        assert service.until_clean()
 
 
 class TestChunks:
