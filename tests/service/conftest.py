@@ -26,6 +26,7 @@ from service.access.middleware import PUBLIC
 from service.app import create_app
 from service.gateway import Gateway
 from service.server import server_config
+from tests.service.provider import Provider
 
 SCAN = {"scan": b"scan"}
 TINY = {"model": "tiny"}
@@ -204,3 +205,10 @@ def published(tmp_path_factory: pytest.TempPathFactory, publish_tiny: Callable[.
         publish_tiny(root, version=version)
     Registry(root, shipped=None).set_alias("tiny", "production", "1.0.0")
     return root
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.close()
