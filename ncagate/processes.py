@@ -21,18 +21,11 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
     import uvicorn
 
     from service.app import create_app
+    from service.server import raise_file_limit, server_config
 
     _log("gateway", "pacs")
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # nothing here asks who the client is, so nobody needs to be believed
-        ws="none",
-        timeout_graceful_shutdown=STREAMS_S,
-    )
+    raise_file_limit()
+    config = server_config(create_app(settings), host=settings.host, port=settings.port, stopping_s=STREAMS_S)
     uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
 
 

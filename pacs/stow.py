@@ -92,5 +92,5 @@ def _failures(body: bytes) -> list[int] | None:
         answer: Any = httpx.Response(HTTPStatus.OK, content=body).json()
         items = answer.get(FAILED_SOP_SEQUENCE, {}).get("Value", [])
         return [int((one.get(FAILURE_REASON, {}).get("Value") or [0])[0]) for one in items]
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None

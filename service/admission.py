@@ -6,13 +6,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs import clients
 from jobs.repository import JobRepository
@@ -98,7 +99,7 @@ class Admission:
         await self._app(scope, receive, send)
 
     async def _upload(self, client: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an upload on if there is room for it, and count it meanwhile."""
+        """Pass an upload on if there is room for it, and count it until its last byte has come."""
         if self._uploads[client] >= self._settings.client_uploads_max:
             raise Problem(
                 "too_many_uploads",
@@ -107,13 +108,28 @@ class Admission:
             )
         length = int(Headers(scope=scope).get("content-length", self._settings.body_bytes_max))
         length = min(length, self._settings.body_bytes_max)  # more is refused when it is to be read
+        counted = ExitStack()
+
+        async def watched() -> Message:
+            message = await receive()
+            if not message.get("more_body", False):
+                counted.close()
+            return message
+
+        with counted:
+            counted.enter_context(self._counted(client, length))
+            try:
+                await run_in_threadpool(self._room.check, client, incoming=self._incoming)
+            except SQLAlchemyError as error:
+                raise from_database(error) from error
+            await self._app(scope, watched, send)
+
+    @contextmanager
+    def _counted(self, client: str, length: int) -> Iterator[None]:
         self._uploads[client] += 1
         self._incoming += length
         try:
-            await run_in_threadpool(self._room.check, client, incoming=self._incoming)
-            await self._app(scope, receive, send)
-        except SQLAlchemyError as error:
-            raise from_database(error) from error
+            yield
         finally:
             self._incoming -= length
             self._uploads[client] -= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
 from jobs.blobs import Blobs
 from jobs.models import Job
@@ -23,6 +23,24 @@ FILES = {
 """File name and media type of each artefact."""
 
 
+class Download(FileResponse):
+    """A file or parts of it (RFC 9110, 14.2), which are never more than the file: overlapping ones are joined."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        """The parts; none where the header is to be passed over.
+
+        Raises:
+            Problem: ``range_not_satisfiable``.
+        """
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
+        except RangeNotSatisfiable:
+            raise Problem("range_not_satisfiable", headers={"Content-Range": f"bytes */{file_size}"}) from None
+
+
 def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) -> Response:
     """One file of a succeeded job.
 
@@ -37,7 +55,7 @@ def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) ->
         if name in (SEGMENTATION, REPORT) and path.parent.is_dir():
             raise Problem("not_acceptable", "there is no such DICOM object: see the warnings, or the scan was no DICOM")
         raise Problem("result_gone")
-    return FileResponse(path, media_type=media_type, filename=f"{job.id}_{file_name}", headers=verdict(job))
+    return Download(path, media_type=media_type, filename=f"{job.id}_{file_name}", headers=verdict(job))
 
 
 def check_succeeded(job: Job, *, failure_status: int = 409) -> None:

@@ -42,6 +42,7 @@ _TABLE = (
     ProblemType("body_too_large", 413, "The request body is too large", "at most 536870912 bytes are accepted"),
     ProblemType("too_many_files", 413, "The request holds too many files", "at most 4096 files are accepted"),
     ProblemType("unsupported_media_type", 415, "The body is of another media type", "send multipart/form-data"),
+    ProblemType("range_not_satisfiable", 416, "The file has no such part", "the range begins beyond its end"),
     ProblemType("missing_scan", 422, "The request holds no scan", "put the scan into the field 'scan'"),
     ProblemType("empty_file", 422, "A file is empty", "file 1 of the field 'scan' has no bytes"),
     ProblemType("unexpected_field", 422, "The form has a field nobody knows", "the form has a field 'file'"),

@@ -30,7 +30,7 @@ PLACE = r"^[0-9]{1,20}(\.[0-9]{1,20})?-[0-9a-f]{32}$"
 
 router = APIRouter(tags=["jobs"])
 _AWAY = ("internal_error", "database_unavailable")
-_NO_FILE = ("job_not_found", "job_not_finished", "job_cancelled", "result_gone")
+_NO_FILE = ("job_not_found", "job_not_finished", "job_cancelled", "result_gone", "range_not_satisfiable")
 
 
 def _file_responses(*names: str) -> dict[int | str, dict[str, Any]]:

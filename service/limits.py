@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Problem
+from service.problems import render
 
 LINGER_BYTES = 256 * 1024
 LINGER_S = 1.0
@@ -34,6 +35,12 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         body = _Body(receive, send, declared=declared, bytes_max=self._bytes_max, rate_min=self._rate_min)
+        if (
+            "content-length" in headers and "transfer-encoding" in headers
+        ):  # a proxy may see another end (RFC 9112, 6.3)
+            ambiguous = Problem("malformed_request", "the body's length is given in two ways")
+            await render(ambiguous, instance=scope["path"])(scope, body.receive, body.send)
+            return
         await self._app(scope, body.receive, body.send)
 
 
@@ -49,6 +56,8 @@ class _Body:
     async def receive(self) -> Message:
         if self._declared > self._bytes_max:
             raise self._too_large()
+        if self._arrived:  # what is waited for now is that the client goes away
+            return await self._receive()
         began = time.monotonic()
         try:
             async with asyncio.timeout(GRACE_S + self._count / self._rate_min - self._waited_s):

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -117,6 +117,8 @@ def _from_model_store(error: ModelStoreError) -> Problem:
 
 def from_database(error: SQLAlchemyError) -> Problem:
     """What a database that fails is to a client."""
+    if isinstance(error, DataError):  # PostgreSQL has no text with a NUL in it
+        return Problem("invalid_parameter", "no name and no identifier has such a value")
     cause = error.orig if isinstance(error, DBAPIError) else None
     if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return Problem("storage_full")

@@ -52,7 +52,8 @@ class Door:
 
     def remembered(self, headers: Headers) -> Client | None:
         """Who it is where that needs no database: a key that was good a moment ago."""
-        scheme, _, text = headers.get("authorization", "").partition(" ")
+        given = headers.getlist("authorization")
+        scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         return self._recent(text.strip()) if scheme.lower() == "bearer" else None
 
     def identify(self, headers: Headers, *, peer: str) -> Client:
@@ -61,13 +62,14 @@ class Door:
         Raises:
             Problem: ``unauthenticated``, ``not_local`` or ``identity_unavailable``.
         """
-        if not _empty(headers.get("authorization", "")):
-            client = self._by_authorization(headers["authorization"])
+        given = headers.getlist("authorization")
+        if not all(_empty(one) for one in given):
+            client = self._by_authorization(given)
             if client is None:
                 raise Problem("unauthenticated", "the key is unknown, revoked or has expired", headers=CHALLENGE)
             return client
         if self._header is not None and self._header in headers and _within(peer, self._proxies):
-            client = self._keys.certified(_certificate(headers[self._header]))
+            client = self._keys.certified(_certificate(headers.getlist(self._header)))
             if client is None:
                 raise Problem("unauthenticated", "the certificate is unknown, revoked or has expired")
             return client
@@ -80,8 +82,10 @@ class Door:
         """Whether nobody can come in yet."""
         return not self._may_be_open and self._tokens is None and not self._keys.any()
 
-    def _by_authorization(self, value: str) -> Client | None:
-        scheme, _, text = value.partition(" ")
+    def _by_authorization(self, values: Sequence[str]) -> Client | None:
+        if len(values) != 1:  # a proxy may have looked at the other one
+            return None
+        scheme, _, text = values[0].partition(" ")
         text = text.strip()
         if scheme.lower() == "basic":
             text = _password(text)
@@ -158,14 +162,19 @@ def _decoded(encoded: str) -> str:
         return ""
 
 
-def _certificate(value: str) -> bytes:
-    """DER of a certificate as proxies hand it on: RFC 9440 (``:base64:``), or PEM, percent-encoded (nginx)."""
+def _certificate(values: Sequence[str]) -> bytes:
+    """DER of a certificate as proxies hand it on: RFC 9440 (``:base64:``), or PEM, percent-encoded (nginx).
+
+    Of two of them one is not the proxy's.
+    """
+    if len(values) != 1:
+        return b""
     try:
-        if value.startswith(":"):
-            return base64.b64decode(value.strip(":"), validate=True)
-        pem = unquote(value).replace("\t", "\n").encode()
+        if values[0].startswith(":"):
+            return base64.b64decode(values[0].strip(":"), validate=True)
+        pem = unquote(values[0]).replace("\t", "\n").encode()
         return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return b""
 
 
@@ -183,6 +192,8 @@ def _proxies(settings: Settings) -> tuple[Network, ...]:
         networks = tuple(ip_network(one) for one in named)
     except ValueError as error:
         raise InvalidAccessError(f"NCAGATE_PROXY_ADDRESSES: {error}") from None
+    if any(one.prefixlen == 0 for one in networks):
+        raise InvalidAccessError("NCAGATE_PROXY_ADDRESSES: certificates are public, and anybody could show one")
     if bool(networks) != bool(settings.proxy_certificate_header):
         raise InvalidAccessError("NCAGATE_PROXY_CERTIFICATE_HEADER and NCAGATE_PROXY_ADDRESSES go together")
     return networks

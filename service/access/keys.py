@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import Engine, insert, or_, select, update
+from sqlalchemy import ColumnElement, Engine, Update, and_, insert, literal, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from jobs.audit import Action, note
@@ -75,11 +76,12 @@ class KeyRepository:
         """
         try:
             der = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(Encoding.DER)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, x509.InvalidVersion) as error:
             raise InvalidCertificateError(f"{certificate} holds no certificate (PEM): {error}") from None
-        if self._by_digest(_fingerprint(der)) is not None:
-            raise InvalidCertificateError("this certificate is registered already: revoke it first")
-        return self._insert(client, scopes, _fingerprint(der), by=by, days=days)
+        try:
+            return self._insert(client, scopes, _fingerprint(der), by=by, days=days)
+        except IntegrityError:
+            raise InvalidCertificateError("this certificate is registered already: revoke it first") from None
 
     def client(self, text: str) -> Client | None:
         """Whose key this is, None where it is unknown, revoked or has expired."""
@@ -127,6 +129,7 @@ class KeyRepository:
             "expires_at": None if days is None else now + days * DAY_S,
         }
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            session.execute(_let_go(digest, now))
             key = session.scalars(insert(ApiKey).returning(ApiKey), [row]).one()
             note(session.connection(), by, Action.KEY_CREATED, f"{key.client} {key.id}", now)
             return key
@@ -140,9 +143,19 @@ class KeyRepository:
 
     def _by_digest(self, digest: str) -> ApiKey | None:
         """The key in force of this digest. Nobody can choose a digest, so how long the search takes tells nothing."""
-        in_force = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > self._clock()))
+        query = select(ApiKey).where(ApiKey.digest == digest, _in_force(self._clock()))
         with Session(self._engine) as session:
-            return session.scalars(select(ApiKey).where(ApiKey.digest == digest, *in_force)).one_or_none()
+            return session.scalars(query).one_or_none()
+
+
+def _in_force(now: float) -> ColumnElement[bool]:
+    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))
+
+
+def _let_go(digest: str, now: float) -> Update:
+    """A key that has ended no longer stands for this digest: its certificate may stand for another one."""
+    ended = update(ApiKey).where(ApiKey.digest == digest, ~_in_force(now))
+    return ended.values(digest=literal("ended ") + ApiKey.id)
 
 
 def _digest(text: str) -> str:

@@ -82,7 +82,8 @@ class Tokens:
         except jwt.PyJWTError as error:
             log.info("a token was refused: %s", type(error).__name__)
             return None
-        return Client(_name(str(claims["sub"])), _scopes(claims), "token")
+        name = _name(claims["sub"])
+        return None if name is None else Client(name, _scopes(claims), "token")
 
 
 class KeySet:
@@ -105,31 +106,57 @@ class KeySet:
         """
         if key_id is not None and not isinstance(key_id, str):
             return None
-        with self._lock:
-            now = self._clock()
-            due = now - self._read_at > FRESH_S or (key_id is not None and key_id not in self._keys)
-            if due and now - self._tried_at > PAUSE_S:
+        now = self._clock()
+        stale, unknown = now - self._read_at > FRESH_S, key_id is not None and key_id not in self._keys
+        if stale or unknown:
+            self._renew_once(now, needed=unknown)
+        if self._read_at == float("-inf"):
+            raise Problem("identity_unavailable", headers={"Retry-After": str(int(PAUSE_S))})
+        if key_id is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(key_id)
+
+    def _renew_once(self, now: float, *, needed: bool) -> None:
+        """Fetch the keys unless that was tried just now. Nobody who has keys waits for another one's fetching."""
+        never_read = self._read_at == float("-inf")
+        if not self._lock.acquire(blocking=never_read):
+            if needed:
+                raise Problem("identity_unavailable", headers={"Retry-After": "1"})
+            return
+        try:
+            if now - self._tried_at > PAUSE_S:
                 self._tried_at = now
                 self._renew(now)
-            if self._read_at == float("-inf"):
-                raise Problem("identity_unavailable", headers={"Retry-After": str(int(PAUSE_S))})
-            if key_id is None:
-                return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-            return self._keys.get(key_id)
+        finally:
+            self._lock.release()
 
     def _renew(self, now: float) -> None:
         try:
-            found = jwt.PyJWKSet.from_json(self._read().decode())
-            self._keys, self._read_at = {one.key_id: one for one in found.keys}, now
-        except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError) as error:  # the old ones stay good meanwhile
-            log.warning("the provider's keys could not be read: %s", type(error).__name__)
+            self._keys, self._read_at = _parse(self._read()), now
+        except (OSError, ValueError, RecursionError, httpx.HTTPError, jwt.PyJWTError) as error:
+            log.warning("the provider's keys could not be read: %s", type(error).__name__)  # the old ones stay good
+
+
+def _parse(content: bytes) -> dict[str | None, jwt.PyJWK]:
+    """The keys that signatures may be checked by: no secret that was published by mistake, no key for encryption."""
+    decoded = json.loads(content)
+    if not isinstance(decoded, dict):
+        raise ValueError("this is no set of keys")
+    found = jwt.PyJWKSet.from_dict(decoded).keys
+    keys = {one.key_id: one for one in found if one.algorithm_name in ALGORITHMS and one.public_key_use != "enc"}
+    if not keys:
+        raise ValueError("there is no key for signatures")
+    return keys
 
 
 def _source(jwks: str) -> Callable[[], bytes]:
     """What reads the keys: a file, or an address that cannot be listened in on."""
     if "://" not in jwks:
         return Path(jwks).read_bytes
-    url = httpx.URL(jwks)
+    try:
+        url = httpx.URL(jwks)
+    except httpx.InvalidURL as error:
+        raise InvalidAccessError(f"NCAGATE_OIDC_JWKS: {error}") from None
     if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
         raise InvalidAccessError("NCAGATE_OIDC_JWKS: a file, or an address that begins with https://")
     if url.userinfo:
@@ -146,12 +173,13 @@ def _fetch(url: httpx.URL) -> bytes:
             content += piece
             if len(content) > JWKS_BYTES_MAX:
                 raise ValueError("the set of keys is too large")
-        json.loads(content)
         return content
 
 
-def _name(subject: str) -> str:
-    """The client's name: no name of a key has a colon, so the two never meet."""
+def _name(subject: str) -> str | None:
+    """The client's name, None where nobody can be called so: no name of a key has a colon, so the two never meet."""
+    if not subject or not subject.isprintable():
+        return None
     name = f"oidc:{subject}"
     return name if len(name) <= NAME_MAX else f"oidc:{hashlib.sha256(subject.encode()).hexdigest()[: NAME_MAX - 5]}"
 
@@ -161,5 +189,6 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
     named: set[str] = set()
     for claim in ("scope", "scp", "roles"):
         value = claims.get(claim)
-        named |= set(value.split() if isinstance(value, str) else value if isinstance(value, list) else ())
+        listed = value.split() if isinstance(value, str) else value if isinstance(value, list) else ()
+        named |= {one for one in listed if isinstance(one, str)}
     return frozenset(one for one in Scope if SCOPE_PREFIX + one in named)

@@ -19,6 +19,7 @@ from imaging.errors import UnknownFormatError
 from jobs.state import JobState, SeriesState
 from pacs.collect import KEPT_S, LEASE_S
 from pacs.files import Stored
+from pacs.retention import purge
 
 Slices = Callable[..., list[Path]]
 
@@ -366,6 +367,15 @@ class TestErasing:
         assert [one.job_id for one in desk.rows] == [second]
         assert len(desk.kept()) == 3
         assert [one.name for one in (desk.settings.blobs / "jobs").iterdir()] == [second]
+
+    def test_a_job_whose_time_is_over_erases_its_series(self, desk: Any, make_slices: Slices, tmp_path: Path) -> None:
+        desk.receive(make_slices(tmp_path / "in"))
+        (job_id,) = desk.complete()
+        desk.jobs.request_cancel(job_id)
+        assert purge(desk.collection, keep_days=None) == 0
+        assert purge(desk.collection, keep_days=0) == 1
+        assert (desk.rows, desk.kept(), desk.jobs_made()) == ([], [], 0)
+        assert list((desk.settings.blobs / "jobs").iterdir()) == []
 
     def test_a_series_that_came_again_stays(self, desk: Any, make_slices: Slices, tmp_path: Path) -> None:
         files = make_slices(tmp_path / "in", 4)

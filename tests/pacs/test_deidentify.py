@@ -40,6 +40,7 @@ from pacs.config import PacsConfig, load_pacs
 from pacs.delivery import Deliverer, deliverers
 from pacs.errors import IdentitiesLockedError, IdentityKeyError, PacsError, WrongIdentityKeyError
 from pacs.files import Stored
+from pacs.retention import purge
 from worker.run import Runner
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -378,6 +379,19 @@ class TestDelivery:
         assert collection.blobs.identities(job) == []
         left = [one for one in (place.settings.blobs / "identities").rglob("*") if one.is_file()]
         assert [one.name for one in left] == ["key-check"]
+
+    def test_identities_go_when_their_time_is_over(self, place: Place, scan: list[Path]) -> None:
+        place.receive(scan)
+        job, collection = place.segment(), place.collection()
+        assert purge(collection, keep_days=0) == 0  # the archive has still to get it
+        with archive(place):
+            place.deliverer().deliver_one()
+        assert purge(collection, keep_days=1) == 0
+        assert purge(collection, keep_days=0) == 1
+        assert place.jobs.get(job) is None
+        assert collection.series.list() == []
+        left = [one.name for one in place.settings.blobs.rglob("*") if one.is_file()]
+        assert left == ["key-check"]
 
 
 class TestWithOrthanc:

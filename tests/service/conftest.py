@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -15,13 +16,20 @@ import httpx
 import pytest
 import uvicorn
 
+from jobs.clients import NOBODY, Scope
 from jobs.models import Job
 from model_store.manifest import Manifest
 from model_store.registry import Registry
 from ncagate.settings import Settings
+from service.access.keys import KeyRepository
+from service.access.middleware import PUBLIC
 from service.app import create_app
 from service.gateway import Gateway
+from service.server import server_config
+from tests.service.provider import Provider
 
+SCAN = {"scan": b"scan"}
+TINY = {"model": "tiny"}
 RESULT: dict[str, Any] = {
     "verdict": "flag",
     "reasons": [{"code": "nqm_above_threshold", "detail": "NQM 0.300 is above 0.152"}],
@@ -99,11 +107,46 @@ class Service:
         return not self.leftovers()
 
 
+class Site:
+    """A gateway to which several clients have keys."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.keys = service, KeyRepository(service.gateway.repository.engine)
+        self.texts = {
+            "ward": self.key("ward"),
+            "other": self.key("other"),
+            "reader": self.key("ward", Scope.READ),
+            "sender": self.key("ward", Scope.SUBMIT),
+            "it": self.key("it", Scope.ADMIN),
+        }
+
+    def key(self, client: str, *scopes: Scope, **options: Any) -> str:
+        return self.keys.create(client, scopes or (Scope.SUBMIT, Scope.READ), by=NOBODY, **options)[1]
+
+    def ask(self, who: str | None, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {} if who is None else {"Authorization": f"Bearer {self.texts.get(who, who)}"}
+        answer: httpx.Response = self.service.client.request(
+            method, path, headers={**headers, **options.pop("headers", {})}, **options
+        )
+        return answer
+
+    def submit(self, who: str, **options: Any) -> str:
+        answer = self.ask(who, "POST", "/segment", files=SCAN, data=TINY, **options)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def operations(self, job_id: str) -> Iterator[tuple[str, str]]:
+        """Every operation of the running service that is not everybody's."""
+        values = {"job_id": job_id, "name": "tiny", "version": "1.0.0", "alias": "best"}
+        for path, methods in self.ask("it", "GET", "/openapi.json").json()["paths"].items():
+            filled = re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], "1.2.3"), path)
+            yield from ((method.upper(), filled) for method in methods if path not in PUBLIC)
+
+
 @contextmanager
 def _served(settings: Settings) -> Iterator[Service]:
     app = create_app(settings)
-    config = uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0, stopping_s=2))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -144,6 +187,11 @@ def service(serve: Callable[..., Service], broker: Any) -> Service:
 
 
 @pytest.fixture
+def site(service: Service) -> Site:
+    return Site(service)
+
+
+@pytest.fixture
 def store(service: Service) -> Path:
     """The store of the service under test."""
     return service.gateway.settings.models
@@ -157,3 +205,10 @@ def published(tmp_path_factory: pytest.TempPathFactory, publish_tiny: Callable[.
         publish_tiny(root, version=version)
     Registry(root, shipped=None).set_alias("tiny", "production", "1.0.0")
     return root
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.close()

@@ -64,6 +64,11 @@ def _guard() -> None:
             f"CREATE TRIGGER audit_log_no_{change.lower()} BEFORE {change} ON audit_log "
             "BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
         )
+    op.execute(  # REPLACE deletes rows, and no trigger on DELETE hears of it
+        "CREATE TRIGGER audit_log_no_replace BEFORE INSERT ON audit_log "
+        "WHEN EXISTS (SELECT 1 FROM audit_log WHERE id = NEW.id) "
+        "BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
+    )
 
 
 def downgrade() -> None:

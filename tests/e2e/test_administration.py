@@ -1,0 +1,110 @@
+"""Keys, retention and the audit log at the command line, beside a gateway's database."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from jobs.clients import Client, Scope
+from jobs.database import open_database, upgrade
+from jobs.models import JobRequest
+from jobs.repository import JobRepository
+from service.access.keys import KeyRepository
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+REQUEST = JobRequest(model="tiny", version="1.0.0", min_dice=0.8, members=1)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Runs `ncagate` on a data folder of its own."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ncagate.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+            env=os.environ | {"NCAGATE_DATA": str(tmp_path), "COLUMNS": "160"},
+        )
+
+    return run
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> JobRepository:
+    """The database of the data folder."""
+    engine = open_database(f"sqlite:///{tmp_path / 'ncagate.db'}")
+    upgrade(engine)
+    return JobRepository(engine)
+
+
+def ended(jobs: JobRepository, client: str) -> str:
+    job_id = uuid4().hex
+    jobs.seen_by(Client(client, frozenset(Scope), "key")).create(job_id, REQUEST)
+    jobs.request_cancel(job_id)
+    return job_id
+
+
+class TestKeys:
+    def test_are_made_listed_and_revoked(self, cli: Cli, jobs: JobRepository) -> None:
+        made = cli("keys", "create", "ward", "--scope", "submit", "--days", "30")
+        text, keys = made.stdout.strip(), KeyRepository(jobs.engine)
+        assert made.returncode == 0, made.stderr
+        client = keys.client(text)
+        assert client is not None
+        assert (client.name, client.scopes) == ("ward", frozenset({Scope.SUBMIT}))
+        (key,) = keys.list()
+        listed = cli("keys", "list").stdout
+        assert key.id in listed
+        assert text not in listed + made.stderr
+        assert cli("keys", "revoke", key.id).stdout == f"key {key.id} of ward is revoked\n"
+        assert keys.client(text) is None
+        told = [json.loads(line) for line in cli("audit").stdout.splitlines()]
+        assert [(one["action"], one["subject"]) for one in told] == [
+            ("key_created", f"ward {key.id}"),
+            ("key_revoked", f"ward {key.id}"),
+        ]
+        assert all(one["credential"].startswith("command line, ") for one in told)
+        jobs.close()
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["keys", "create", "ward", "--scope", "everything"], "everything"),
+            (["keys", "create", "no name"], "[invalid_client_name]"),
+            (["keys", "create", "oidc:jane"], "[invalid_client_name]"),
+            (["keys", "create", "ward", "--certificate", "absent.pem"], "[invalid_certificate]"),
+            (["keys", "revoke", "absent"], "[key_not_found]"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said(self, cli: Cli, arguments: list[str], said: str) -> None:
+        done = cli(*arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+class TestRetention:
+    def test_days_of_a_client_and_purging(self, cli: Cli, jobs: JobRepository) -> None:
+        kept, gone = ended(jobs, "long"), ended(jobs, "ward")
+        assert cli("clients", "keep", "long", "30").stdout == "long: 30 days\n"
+        assert cli("clients", "list").stdout == "long: 30 days\n"
+        assert cli("purge").stdout == "0 jobs erased\n"
+        assert cli("purge", "--days", "0", "--dry-run").stdout == "1 jobs would be erased\n"
+        assert cli("purge", "--days", "0").stdout == "1 jobs erased\n"
+        assert [job.id for job in jobs.list()] == [kept]
+        *_, line = cli("audit", "--subject", gone, "--client", "local").stdout.splitlines()
+        assert json.loads(line) | {"number": 0, "at": ""} == {
+            "number": 0, "at": "", "client": "local", "credential": "retention", "action": "purged", "subject": gone,
+        }  # fmt: skip
+        assert cli("clients", "keep", "long").stdout == "long: as the deployment\n"
+        jobs.close()
