@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     body_bytes_max: PositiveInt = Field(512 * MIB, description="Largest request body.")
     body_rate_min: PositiveInt = Field(4096, description="Bytes a second at which a body has to come, after 30 s.")
     client_rate_max: float = Field(200.0, gt=0, description="Requests a second of one client, at each gateway.")
+    client_requests_max: PositiveInt = Field(
+        256, description="Requests of one client at once, streams of events included, at each gateway."
+    )
     client_uploads_max: PositiveInt = Field(16, description="Uploads of one client at once, at each gateway.")
     client_queue_max: PositiveInt = Field(5000, description="Most jobs of one client that wait for a worker.")
     queue_max: PositiveInt = Field(20000, description="Most jobs that wait for a worker.")

@@ -78,6 +78,7 @@ class Admission:
         self._settings = settings
         self._buckets = Buckets(settings.client_rate_max)
         self._room = Room(settings, repository)
+        self._requests: Counter[str] = Counter()
         self._uploads: Counter[str] = Counter()
         self._incoming = 0
 
@@ -88,15 +89,24 @@ class Admission:
             await self._app(scope, receive, send)
             return
         try:
-            if not self._buckets.take(client.name):
-                raise Problem("rate_limited", headers={"Retry-After": str(BUSY_S)})
-            if _uploads(scope):
-                await self._upload(client.name, scope, receive, send)
-                return
+            with self._at_once(client.name):
+                if _uploads(scope):
+                    await self._upload(client.name, scope, receive, send)
+                else:
+                    await self._app(scope, receive, send)
         except Problem as problem:
             await render(problem, instance=scope["path"])(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+
+    @contextmanager
+    def _at_once(self, client: str) -> Iterator[None]:
+        """Let so many requests a second in, and so many that are not answered: streams of events last."""
+        again = {"Retry-After": str(BUSY_S)}
+        if not self._buckets.take(client):
+            raise Problem("rate_limited", headers=again)
+        if self._requests[client] >= self._settings.client_requests_max:
+            raise Problem("rate_limited", f"at most {self._settings.client_requests_max} at once", headers=again)
+        with _counting(self._requests, client):
+            yield
 
     async def _upload(self, client: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an upload on if there is room for it, and count it until its last byte has come."""
@@ -126,15 +136,23 @@ class Admission:
 
     @contextmanager
     def _counted(self, client: str, length: int) -> Iterator[None]:
-        self._uploads[client] += 1
         self._incoming += length
         try:
-            yield
+            with _counting(self._uploads, client):
+                yield
         finally:
             self._incoming -= length
-            self._uploads[client] -= 1
-            if not self._uploads[client]:
-                del self._uploads[client]
+
+
+@contextmanager
+def _counting(counter: Counter[str], client: str) -> Iterator[None]:
+    counter[client] += 1
+    try:
+        yield
+    finally:
+        counter[client] -= 1
+        if not counter[client]:
+            del counter[client]
 
 
 def _uploads(scope: Scope) -> bool:

@@ -281,3 +281,24 @@ class TestSlowBody:
                 assert counters()[0] == {"ward": 1}
             until(lambda: counters() == ({}, 0))
         assert site.service.until_clean()
+
+
+class TestAtOnce:
+    def test_streams_of_events_count_until_they_end(self, raw: Callable[..., Raw]) -> None:
+        site = raw(client_requests_max=2)
+        location = site.submit("ward").headers["Location"]
+        head = (
+            f"GET {location}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.texts['ward']}\r\n\r\n"
+        )
+        with ExitStack() as stack:
+            for _ in range(2):
+                stream = stack.enter_context(site.open(head.encode()))
+                assert stream.recv(65536).startswith(b"HTTP/1.1 200 ")
+            refused = site.get("ward")
+            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert site.get("other").status_code == 200
+        deadline = time.monotonic() + 20.0
+        while site.get("ward").status_code != 200:  # the gateway notices that they are gone when it writes
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
