@@ -6,9 +6,10 @@ import logging
 import math
 from dataclasses import dataclass
 
+from jobs.attempts import TakenBack
 from jobs.errors import BrokerUnavailableError
 from jobs.queue import Broker
-from jobs.repository import JobRepository, TakenBack
+from jobs.repository import JobRepository
 
 WAKES_MAX = 1000
 """Most wake-ups that one round sends; the next one is seconds away."""
