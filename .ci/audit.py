@@ -46,7 +46,7 @@ def _secrets() -> int:
     """How many strings look like secrets and are not known to be none."""
     files = _run("git", "ls-files", tool=False).stdout.split("\n")
     done = _run("detect-secrets", "scan", *filter(None, files))
-    known = set(KNOWN.read_text(encoding="utf-8").split("\n"))
+    known = {line.split()[-1] for line in KNOWN.read_text(encoding="utf-8").splitlines()}
     results = json.loads(done.stdout)["results"]
     found = [f"{file} {one['hashed_secret']}" for file, many in results.items() for one in many]
     new = [
