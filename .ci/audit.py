@@ -47,11 +47,8 @@ def _secrets() -> int:
     files = _run("git", "ls-files", tool=False).stdout.split("\n")
     done = _run("detect-secrets", "scan", *filter(None, files))
     known = {line.split()[-1] for line in KNOWN.read_text(encoding="utf-8").splitlines()}
-    results = json.loads(done.stdout)["results"]
-    found = [f"{file} {one['hashed_secret']}" for file, many in results.items() for one in many]
-    new = [
-        (file, one) for file, many in results.items() for one in many if f"{file} {one['hashed_secret']}" not in known
-    ]
+    found = [(file, one) for file, many in json.loads(done.stdout)["results"].items() for one in many]
+    new = [(file, one) for file, one in found if one["hashed_secret"] not in known]
     for file, one in new:
         print(f"  {file}:{one['line_number']}: {one['type']}; where it is none: {file} {one['hashed_secret']}")
     print(f"secrets: {len(new)} in {len(files) - 1} files; strings known to be none: {len(found) - len(new)}")
