@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEATH_S = 15.0
 """A killed process, and what dies with it, is gone by then."""
 POLL_S = 0.02
+LOST = "Could not start worker processes"
+LOST_WITHIN = 500
+"""What Celery says as its last word then."""
 
 
 def until(done: Callable[[], bool], seconds: float, what: str) -> None:
@@ -61,6 +64,11 @@ class Part:
     def running(self) -> bool:
         """Whether it lives; a stopped process does."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def lost_its_start(self) -> bool:
+        """Whether it ended as Celery does where the process for jobs has died before the worker was ready."""
+        return self.process.returncode != 0 and LOST in self.log.read_text(errors="replace")[-LOST_WITHIN:]
 
     def start(self) -> None:
         """Start it, once more where it has died."""
@@ -137,10 +145,12 @@ class Fleet:
 
     def up(self, prefix: str = "") -> list[Part]:
         """Those that run, and whose names begin so."""
+        self._supervise()
         return [part for name, part in self.parts.items() if name.startswith(prefix) and name not in self.down]
 
     def check(self) -> None:
         """No process has died that was not killed on purpose."""
+        self._supervise()
         dead = {name: part.process.returncode for name, part in self.parts.items() if not part.running}
         assert dead.keys() == self.down, f"died unexpectedly: {dead}, expected {sorted(self.down)}"
 
@@ -170,6 +180,12 @@ class Fleet:
         """End everything that is left."""
         for part in reversed(self.parts.values()):
             part.end()
+
+    def _supervise(self) -> None:
+        """Start workers again, as their supervisor does, that ended because of a kill in their first moments."""
+        for name, part in self.parts.items():
+            if name not in self.down and not part.running and part.lost_its_start:
+                part.start()
 
     def _census(self) -> dict[str, psutil.Process]:
         found = {part.name: psutil.Process(part.pid) for part in self.up()}

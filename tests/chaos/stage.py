@@ -32,12 +32,14 @@ class Stage:
         rig, exits = self._stacks[postgresql]
         if full and not self._small:
             missing("no small disk: a tmpfs can be mounted by root, or with unshare (util-linux) in a user namespace")
-        yield rig
-        if rig.sound:
-            rig.heal()
-        else:
-            del self._stacks[postgresql]
-            exits.close()
+        try:
+            yield rig
+        finally:
+            if rig.sound:
+                rig.heal()
+            else:
+                del self._stacks[postgresql]
+                exits.close()
 
     def close(self) -> None:
         """Stop them."""
