@@ -6,10 +6,12 @@ import random
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.chaos.disk import fill, free
 from tests.chaos.points import GATEWAY_POINTS, WORKER_POINTS
+from tests.chaos.processes import until
 from tests.chaos.proxy import Network
 from tests.chaos.rig import LEASE_S, SEEDS, Rig
 
@@ -18,6 +20,8 @@ Begin = Callable[[Rig, random.Random], End | None]
 """Makes the fault and says how it is ended; None where it cannot be made as things stand."""
 CLOCK_MAX_S = 7200.0
 CANCELLED = 2
+START_S = 5.0
+"""How long a worker takes to have a process for jobs, at most."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,11 @@ def _kill(prefix: str, kind: str) -> Begin:
 
 
 def _kill_pool(rig: Rig, chance: random.Random) -> End | None:
-    names = [part.name for part in rig.fleet.up("worker") if part.pool() is not None]
+    workers = rig.fleet.up("worker")
+    if workers:  # those that have just been started have none yet; one that stands still may get none
+        with suppress(TimeoutError):
+            until(lambda: any(part.pool() for part in workers), START_S, "a worker has a process for jobs")
+    names = [part.name for part in workers if part.pool() is not None]
     if not names:
         return None
     rig.note("kill -9 of a worker's process")
