@@ -23,6 +23,8 @@ LOG_FORMAT = "%(asctime)s %(levelname)s worker: %(message)s"
 IMPORT_S = 60.0
 """How long a new process may take to import the engine before Celery thinks it dead."""
 
+NICE = 10
+"""On a machine that is the gateway's too, who asks is answered before the computing goes on."""
 POLL_S = 0.02
 HAND_BACK_S = 5.0
 """How long the processes have to hand their jobs back, once the worker waits for them no longer."""
@@ -55,6 +57,7 @@ def segment() -> None:
 def warm_up(**_: Any) -> None:
     """In a new worker process: never outlive the parent, and have reader and engine ready before the first job."""
     die_with_parent(PARENT)
+    os.nice(NICE)
     _hand_back_when_stopped()  # before an import makes a thread that the signal would end the process by
     from imaging.sandbox import start_sandbox  # late, as above
 
