@@ -117,7 +117,7 @@ class TestReadHeader:
         try:
             with pytest.raises(CorruptFileError):
                 header_of(path)
-            assert tracemalloc.get_traced_memory()[1] < 400_000
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of 2 MB, threads of other tests included
         finally:
             tracemalloc.stop()
 

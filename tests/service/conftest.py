@@ -62,6 +62,7 @@ class Service:
     client: httpx.Client
     gateway: Gateway
     port: int
+    server: uvicorn.Server
 
     @property
     def blobs(self) -> Path:
@@ -100,11 +101,13 @@ class Service:
         return homes + list((self.blobs / "tmp").iterdir())
 
     def until_clean(self) -> bool:
-        """Whether nothing is left within a few seconds."""
+        """Whether nothing is left within a few seconds, and nothing under way that could leave something yet."""
         deadline = time.monotonic() + 5.0
-        while self.leftovers() and time.monotonic() < deadline:
+        while not (clean := not self.server.server_state.tasks and not self.leftovers()):
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.02)
-        return not self.leftovers()
+        return clean
 
 
 class Site:
@@ -155,7 +158,7 @@ def _served(settings: Settings) -> Iterator[Service]:
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20.0) as client:
-            yield Service(client, app.state.gateway, port)
+            yield Service(client, app.state.gateway, port, server)
     finally:
         server.should_exit = True
         thread.join()
