@@ -34,7 +34,7 @@ class Deadline:
     def check(self, job: str) -> None:
         """Raise `WaitTimeoutError` where it is over."""
         if self.left() <= 0:
-            raise WaitTimeoutError("the job has not ended in time; it goes on", job=job)
+            raise WaitTimeoutError(f"the job {job} has not ended in time; it goes on", job=job)
 
 
 class Trials:

@@ -1,0 +1,56 @@
+"""Both clients, against gateways as the tests of the service start them, or a whole service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.chaos.proxy import FaultProxy
+from tests.client.talkers import KINDS, talkers
+from tests.e2e.conftest import Stack, scan, served
+from tests.service.conftest import Service, published, serve, service, serving, site
+
+__all__ = ["published", "scan", "serve", "served", "service", "serving", "site"]
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NCAGATE_URL", "NCAGATE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(params=KINDS)
+def talk(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Makes clients of either kind, closed at the end of the test."""
+    with ExitStack() as stack:
+        yield lambda url, **options: stack.enter_context(contextmanager(talkers)(request.param, url, **options))
+
+
+@pytest.fixture
+def talker(talk: Callable[..., Any], service: Service) -> Any:
+    """A client of the gateway."""
+    return talk(f"http://127.0.0.1:{service.port}")
+
+
+@pytest.fixture
+def proxy(service: Service) -> Iterator[FaultProxy]:
+    """A network before the gateway that fails on demand."""
+    proxy = FaultProxy(service.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def faulty(talk: Callable[..., Any], proxy: FaultProxy) -> Any:
+    """A client behind it."""
+    return talk(f"http://127.0.0.1:{proxy.port}")
+
+
+@pytest.fixture(scope="session")
+def stack(served: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
+    """One whole service for all the tests here that need a worker."""
+    with served() as running:
+        yield running
