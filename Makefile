@@ -22,7 +22,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve test check audit chaos fuzz load bench train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve test check docs-cli audit chaos fuzz load bench train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -58,6 +58,10 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docs/cli.md, from the commands.
+docs-cli: $(DEV_STAMP)
+	$(BIN)/python -m tests.docs.cli_reference
 
 # Every named fault, then SCHEDULES random sequences of five, the first one from SEED.
 chaos: $(DEV_STAMP)

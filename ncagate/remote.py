@@ -69,9 +69,13 @@ def submit(
     roi: Annotated[str | None, typer.Option(help="Region of interest, as of `ncagate segment`.")] = None,
     min_dice: Annotated[float | None, typer.Option(help="Dice a mask must be predicted to reach.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Largest share of failures among the accepted.")] = None,
-    rule: Annotated[Literal["conformal", "nqm"] | None, typer.Option(help="What an accepted mask must show.")] = None,
+    rule: Annotated[
+        Literal["conformal", "nqm"] | None, typer.Option(help="What an accepted mask must show: conformal or nqm.")
+    ] = None,
     series_uid: Annotated[str | None, typer.Option(help="Series to segment, where files hold several.")] = None,
-    priority: Annotated[Literal["routine", "urgent"] | None, typer.Option(help="Who goes first.")] = None,
+    priority: Annotated[
+        Literal["routine", "urgent"] | None, typer.Option(help="routine or urgent, which goes first.")
+    ] = None,
     webhook: Annotated[str | None, typer.Option(help="URL that is told of the job's end.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the verdicts.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Wait, and put all files here.")] = None,
@@ -165,7 +169,9 @@ def fetch(
 
 
 def jobs(
-    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    state: Annotated[
+        State | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most jobs to show.")] = 50,
     json: Json = False,
     url: Url = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 from pydantic import ValidationError
@@ -14,20 +14,29 @@ from ncagate.settings import Settings
 
 
 class Exit(IntEnum):
-    """Exit codes of all commands. Python's own of an error that nobody expected is 1 as well, with a traceback."""
+    """Exit codes of all commands, and what they mean."""
 
-    DONE = 0
-    """Done as asked; masks may be flagged."""
-    WITHOUT_RESULT = 1
-    """Done, and a scan has no result: it cannot be read, its job failed or was cancelled, no route fits it."""
-    REFUSED = 2
-    """Not done: wrong usage, a wrong setting, a refusal."""
-    FLAGGED = 3
-    """Done, and with `--strict` a mask is flagged."""
-    UNAVAILABLE = 4
-    """Not done, or not done yet: no answer, a busy service, a job that has not ended in time. Later it may be."""
-    INTERRUPTED = 130
-    """Ctrl-C."""
+    meaning: str
+
+    DONE = 0, "Done as asked. Masks may be flagged: see `--strict`."
+    WITHOUT_RESULT = (
+        1,
+        "Done, but a scan has no result: it cannot be read, its job failed or was cancelled, or no route fits it. "
+        "Also Python's own code of a defect, with a traceback.",
+    )
+    REFUSED = 2, "Not done: wrong usage, a wrong setting, a refusal, something that is not installed."
+    FLAGGED = 3, "Done, and with `--strict` a mask is flagged."
+    UNAVAILABLE = (
+        4,
+        "Not done, or not yet: nobody answers, the service is busy, or the job has not ended in time. Try again later.",
+    )
+    INTERRUPTED = 130, "Ctrl-C."
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        """A number with words."""
+        one = int.__new__(cls, value)
+        one._value_, one.meaning = value, meaning
+        return one
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

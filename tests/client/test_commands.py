@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from ncagate.batch import COLUMNS, row_of
@@ -24,7 +23,7 @@ from ncagate.terminal import Exit
 from tests.e2e.conftest import Stack
 from tests.service.conftest import RESULT
 
-Cli = Callable[..., Result]
+Cli = Callable[..., Any]
 
 
 @pytest.fixture
