@@ -11,9 +11,10 @@ import pytest
 from tests.chaos.proxy import FaultProxy
 from tests.client.talkers import KINDS, talkers
 from tests.e2e.conftest import Stack, scan, served
+from tests.pacs.conftest import certificate
 from tests.service.conftest import Service, published, serve, service, serving, site
 
-__all__ = ["published", "scan", "serve", "served", "service", "serving", "site"]
+__all__ = ["certificate", "published", "scan", "serve", "served", "service", "serving", "site"]
 
 
 @pytest.fixture(autouse=True)

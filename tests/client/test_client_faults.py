@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import httpx
 import pytest
 
 from jobs.repository import JobRepository
-from ncagate.client import NoAnswerError, WaitTimeoutError
+from ncagate.client import NoAnswerError, UntrustedServerError, WaitTimeoutError
 from tests.chaos.proxy import FaultProxy, Network
 from tests.e2e.conftest import Stack
 from tests.service.conftest import Service
@@ -216,6 +218,45 @@ class TestDownloads:
         with pytest.raises(NoAnswerError):
             result.save(f"{tmp_path}/out/")
         assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def secure(certificate: tuple[Path, Path]) -> Iterator[str]:
+    """A server behind TLS that lists no models; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"models": []}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://localhost:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class TestTrust:
+    def test_a_certificate_that_is_not_trusted_is_told_at_once(self, talk: Callable[..., Any], secure: str) -> None:
+        with pytest.raises(UntrustedServerError):
+            talk(secure).models()
+
+    def test_a_file_of_certificates_or_a_context_is_trusted(
+        self, talk: Callable[..., Any], secure: str, certificate: tuple[Path, Path]
+    ) -> None:
+        for trust in (certificate[0], str(certificate[0]), ssl.create_default_context(cafile=certificate[0])):
+            assert talk(secure, verify=trust).models() == ()
 
 
 MEASURED = """
