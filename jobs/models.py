@@ -79,11 +79,13 @@ class Base(DeclarativeBase):
 class Job(Base):
     """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
 
-    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order.
+    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order. ``model`` and
+    ``version`` are the request's as well, for asking which jobs a version has done lately.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
+        Index("ix_jobs_version", "model", "version", "state", "finished_at"),
         Index("ix_jobs_turn", "state", "priority", "client", "created_at", "id"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_client_created_at", "client", "created_at", "id"),
@@ -93,6 +95,8 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(_states(JobState))
     client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
     priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    model: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
+    version: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
     created_at: Mapped[float] = mapped_column(Float(53))
     queued_at: Mapped[float] = mapped_column(Float(53))
     started_at: Mapped[float | None] = mapped_column(Float(53))

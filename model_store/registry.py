@@ -1,6 +1,6 @@
 """Where versions live: a writable store, and behind it the read-only one that ships with the project.
 
-    <store>/<name>/<version>/manifest.json, model.safetensors, calibration.csv, MODEL_CARD.md
+    <store>/<name>/<version>/manifest.json, model.safetensors, calibration.csv, reference.csv, MODEL_CARD.md
     <store>/<name>/aliases.json
 
 A version appears by one rename, so a reader sees all of it or none; nothing ever changes inside it.
@@ -35,7 +35,16 @@ from model_store.errors import (
     VersionExistsError,
     VersionNotFoundError,
 )
-from model_store.manifest import CALIBRATION_FILE, MANIFEST_FILE, NAME_PATTERN, WEIGHTS_FILE, Manifest, Name
+from model_store.manifest import (
+    CALIBRATION_FILE,
+    MANIFEST_FILE,
+    NAME_PATTERN,
+    REFERENCE_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+    Name,
+)
+from model_store.reference import Reference
 from nca.conformal import Calibrated
 from nca.errors import InvalidArchitectureError
 from nca.network import Network
@@ -115,6 +124,7 @@ class Registry:
         """Raise CorruptVersionError unless every file of the version is whole and what was published."""
         self.load_network(manifest)
         self.load_calibration(manifest)
+        self.load_reference(manifest)
 
     def load_network(self, manifest: Manifest) -> Network:
         """The weights of a version, checked against the manifest's sum and the architecture's shapes.
@@ -139,8 +149,27 @@ class Registry:
         """
         return _calibrated(manifest, self._content(manifest, CALIBRATION_FILE))
 
+    def load_reference(self, manifest: Manifest) -> Reference | None:
+        """What a version's jobs are compared with, checked against the manifest's sum; None where it has none.
+
+        Raises:
+            CorruptVersionError: they do not agree.
+        """
+        if REFERENCE_FILE not in manifest.files:
+            return None
+        try:
+            return Reference.decode(self._content(manifest, REFERENCE_FILE))
+        except ValueError as error:
+            label = f"{manifest.name} {manifest.version}"
+            raise CorruptVersionError(f"{label}: the reference cannot be used: {error}") from error
+
     def publish(
-        self, manifest: Manifest, weights: Mapping[str, NDArray[np.float32]], calibration: Sequence[CalibrationRow]
+        self,
+        manifest: Manifest,
+        weights: Mapping[str, NDArray[np.float32]],
+        calibration: Sequence[CalibrationRow],
+        *,
+        reference: Reference | None = None,
     ) -> Manifest:
         """Add a version; returns its manifest with the sums of its files filled in. It is whole or not there.
 
@@ -154,6 +183,8 @@ class Registry:
             raise VersionExistsError(f"{manifest.name} {manifest.version} is published already")
         contents = {WEIGHTS_FILE: save(dict(weights)), CALIBRATION_FILE: encode(calibration)}
         _calibrated(manifest, contents[CALIBRATION_FILE])
+        if reference is not None:
+            contents[REFERENCE_FILE] = reference.encode()
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         manifest = manifest.model_copy(update={"files": sums})
         contents |= {MANIFEST_FILE: manifest.to_json().encode(), CARD_FILE: model_card(manifest).encode()}

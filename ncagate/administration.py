@@ -99,7 +99,7 @@ def keep(
     """Keep a client's finished jobs for so many days."""
     from jobs.retention import Retention
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         Retention(engine).keep(client, days)
         typer.echo(f"{client}: {'as the deployment' if days is None else f'{days:g} days'}")
 
@@ -109,7 +109,7 @@ def list_clients(data: Data = None) -> None:
     """Clients whose jobs are kept for another time than the deployment's."""
     from jobs.retention import Retention
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         for client, days in Retention(engine).own().items():
             typer.echo(f"{client}: {days:g} days")
 
@@ -123,7 +123,7 @@ def audit(
     """Who submitted, read, erased or promoted what, when: one JSON object a line, oldest first."""
     from jobs.audit import AuditLog
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         log = AuditLog(engine)
         while page := log.list(client=client, subject=subject, after=after):
             for entry in page:
@@ -155,7 +155,7 @@ def purge(
     from pacs.retention import purge as run
 
     settings = chosen_settings(keep_days=days, data=data)
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         if dry_run:
             typer.echo(f"{len(Retention(engine).over(settings.keep_days, limit=1_000_000))} jobs would be erased")
             return
@@ -170,12 +170,13 @@ def note_promotion(store: Path | None, subject: str) -> None:
 
     settings = chosen_settings()
     if store is None and (settings.database_url or (settings.data / DATABASE_NAME).exists()):
-        with _database(None) as engine:
+        with database(None) as engine:
             AuditLog(engine).add(_operator(), Action.PROMOTED, subject)
 
 
 @contextmanager
-def _database(data: Path | None) -> Iterator[Engine]:
+def database(data: Path | None) -> Iterator[Engine]:
+    """The deployment's database, brought up to date."""
     from jobs.database import open_database, upgrade
 
     settings = chosen_settings(data=data)
@@ -191,7 +192,7 @@ def _database(data: Path | None) -> Iterator[Engine]:
 def _repository(data: Path | None) -> Iterator[KeyRepository]:
     from service.access.keys import KeyRepository
 
-    with _database(data) as engine:
+    with database(data) as engine:
         yield KeyRepository(engine)
 
 

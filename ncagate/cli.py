@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ncagate import administration
+from ncagate import administration, monitoring
 from ncagate.terminal import UNREADABLE, chosen_settings, told
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(models, name="models")
 routes = typer.Typer(help="The routing table of what archives send.", no_args_is_help=True)
 app.add_typer(routes, name="routes")
 administration.install(app)
+monitoring.install(app)
 
 Store = Annotated[
     Path | None, typer.Option(help="Model store; default: NCAGATE_STORE, or `models` in the data folder.")

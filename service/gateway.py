@@ -14,6 +14,7 @@ from jobs.audit import Action, AuditLog
 from jobs.blobs import Blobs
 from jobs.clients import NOBODY, STRANGER, Client
 from jobs.database import open_database
+from jobs.drift import DriftMonitor
 from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
 from jobs.queue import Broker, make_celery
@@ -43,6 +44,7 @@ class Gateway:
     audit: AuditLog
     door: Door
     broker: Broker
+    drift: DriftMonitor
     metrics: Metrics
     collection: Collection
     objects: ObjectRepository
@@ -54,6 +56,7 @@ class Gateway:
         """Everything, by the settings; nothing connects before it is used."""
         repository = JobRepository(open_database(settings.database))
         registry = Registry(settings.models)
+        drift = DriftMonitor.of(settings, repository.engine, registry)
         return cls(
             settings=settings,
             repository=repository,
@@ -62,7 +65,8 @@ class Gateway:
             audit=AuditLog(repository.engine),
             door=Door(settings, repository.engine),
             broker=Broker(make_celery(settings)),
-            metrics=Metrics(repository, registry),
+            drift=drift,
+            metrics=Metrics(repository, registry, drift),
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),

@@ -13,12 +13,14 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.archive import DeliveryRepository
+from jobs.drift import DriftMonitor
 from jobs.repository import JobRepository
 from jobs.state import JobState
 from jobs.tally import LATEST, Totals
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
 from pacs.series import SeriesRepository
+from service.drift_metrics import DriftCollector
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _HISTOGRAMS = {
 class Metrics:
     """One gateway's metrics. Labels are bounded: route templates, stages, models; never an identifier."""
 
-    def __init__(self, repository: JobRepository, registry: Registry) -> None:
+    def __init__(self, repository: JobRepository, registry: Registry, drift: DriftMonitor) -> None:
         self._collectors = CollectorRegistry()
         self._requests = Counter(
             "ncagate_http_requests",
@@ -54,6 +56,7 @@ class Metrics:
         self._uploaded = Counter("ncagate_upload_bytes", "Bytes of uploads received.", registry=self._collectors)
         self._collectors.register(_JobCollector(repository))
         self._collectors.register(_ModelCollector(registry))
+        self._collectors.register(DriftCollector(drift))
 
     def answered(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered."""

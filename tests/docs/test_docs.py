@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import imaging.errors
 from imaging.errors import ImagingError
 from jobs.database import open_database, upgrade
+from jobs.drift import DriftMonitor
 from jobs.repository import JobRepository
 from model_store.registry import Registry
 from ncagate.settings import Settings
@@ -43,7 +44,9 @@ class TestOperations:
     def test_the_metrics_table_is_that_of_the_page(self, tmp_path: Path) -> None:
         database = open_database(f"sqlite:///{tmp_path / 'jobs.db'}")
         upgrade(database)
-        page, _ = Metrics(JobRepository(database), Registry(tmp_path)).page("text/plain; version=0.0.4")
+        registry = Registry(tmp_path)
+        drift = DriftMonitor.of(Settings(), database, registry)
+        page, _ = Metrics(JobRepository(database), registry, drift).page("text/plain; version=0.0.4")
         database.dispose()
         exported = {
             family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,8 @@ from jobs.clients import Client, Scope
 from jobs.database import open_database, upgrade
 from jobs.models import JobRequest
 from jobs.repository import JobRepository
+from model_store.manifest import Manifest
+from model_store.reference import Reference
 from service.access.keys import KeyRepository
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -52,6 +55,13 @@ def ended(jobs: JobRepository, client: str) -> str:
     jobs.seen_by(Client(client, frozenset(Scope), "key")).create(job_id, REQUEST)
     jobs.request_cancel(job_id)
     return job_id
+
+
+def done(jobs: JobRepository, result: dict[str, Any]) -> None:
+    job_id = jobs.create(uuid4().hex, REQUEST).id
+    claimed = jobs.claim(job_id, 60.0)
+    assert claimed is not None
+    assert jobs.succeed(job_id, claimed.attempt, result)
 
 
 class TestKeys:
@@ -107,4 +117,22 @@ class TestRetention:
             "number": 0, "at": "", "client": "local", "credential": "retention", "action": "purged", "subject": gone,
         }  # fmt: skip
         assert cli("clients", "keep", "long").stdout == "long: as the deployment\n"
+        jobs.close()
+
+
+class TestDrift:
+    def test_is_told_signal_by_signal_and_by_the_exit_code(
+        self, cli: Cli, jobs: JobRepository, tmp_path: Path, publish_tiny: Callable[..., Manifest]
+    ) -> None:
+        assert cli("drift").stdout == "no version has finished a job\n"
+        scans = range(80)
+        reference = Reference(tuple(map(str, scans)), {"nqm": tuple(number / 1000 for number in scans)})
+        publish_tiny(tmp_path / "models", reference=reference)
+        for code, offset in [(1, 0.5), (0, 0.0)]:
+            for number in range(50):
+                done(jobs, {"members": 10, "nqm": offset + number * 0.0016, "segments": []})
+            said = cli("drift", "tiny")
+            assert (said.returncode, "drifted" in said.stdout) == (code, bool(code)), said.stderr
+            assert "tiny 1.0.0: last 50 jobs, 80 scans of reference" in said.stdout
+        assert cli("drift", "brain").returncode == 2
         jobs.close()
