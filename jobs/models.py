@@ -159,6 +159,31 @@ class AuditEntry(Base):
     subject: Mapped[str] = mapped_column(String(255), index=True)
 
 
+class Shadow(Base):
+    """What a candidate version made of a finished job, beside the version that answered it; gone with the job.
+
+    ``outcome`` is ``started`` before the work, so that what kills its worker is not tried again; figures are there once
+    it is ``compared``. ``dice`` is the lowest Dice between the two versions' masks of a structure; ``nqm`` and
+    ``predicted_dice`` are the candidate's less the other's; times are seconds.
+    """
+
+    __tablename__ = "shadows"
+    __table_args__ = (Index("ix_shadows_versions", "model", "candidate", "version", "started_at"),)
+
+    job_id: Mapped[str] = mapped_column(_job(), primary_key=True)
+    candidate: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
+    model: Mapped[str] = mapped_column(String(NAME_MAX))
+    version: Mapped[str] = mapped_column(String(NAME_MAX))
+    started_at: Mapped[float] = mapped_column(Float(53))
+    outcome: Mapped[str] = mapped_column(String(64))
+    dice: Mapped[float | None] = mapped_column(Float(53))
+    nqm: Mapped[float | None] = mapped_column(Float(53))
+    predicted_dice: Mapped[float | None] = mapped_column(Float(53))
+    verdict_changed: Mapped[bool | None] = mapped_column(Boolean)
+    seconds: Mapped[float | None] = mapped_column(Float(53))
+    candidate_seconds: Mapped[float | None] = mapped_column(Float(53))
+
+
 class IdempotencyKey(Base):
     """What a client called a request, and the job that came of it; gone with the job."""
 

@@ -52,6 +52,8 @@ from nca.weights import validate
 
 SHIPPED = Path(__file__).parent / "published"
 PRODUCTION = "production"
+CANDIDATE = "candidate"
+"""The version that is tried in the shadow of the production one."""
 ALIASES_FILE = "aliases.json"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 """A manifest is a few kilobytes; a file beyond this is not one."""

@@ -164,14 +164,16 @@ def purge(
         typer.echo(f"{run(collection, keep_days=settings.keep_days)} jobs erased")
 
 
-def note_promotion(store: Path | None, subject: str) -> None:
+def note_promotion(store: Path | None, subject: str) -> bool:
     """Write a promotion at the command line into the audit log, where there is one and the store is the service's."""
     from jobs.audit import Action, AuditLog
 
     settings = chosen_settings()
-    if store is None and (settings.database_url or (settings.data / DATABASE_NAME).exists()):
+    kept = store is None and bool(settings.database_url or (settings.data / DATABASE_NAME).exists())
+    if kept:
         with database(None) as engine:
             AuditLog(engine).add(_operator(), Action.PROMOTED, subject)
+    return kept
 
 
 @contextmanager

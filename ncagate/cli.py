@@ -22,7 +22,7 @@ app.add_typer(models, name="models")
 routes = typer.Typer(help="The routing table of what archives send.", no_args_is_help=True)
 app.add_typer(routes, name="routes")
 administration.install(app)
-monitoring.install(app)
+monitoring.install(app, models)
 
 Store = Annotated[
     Path | None, typer.Option(help="Model store; default: NCAGATE_STORE, or `models` in the data folder.")
@@ -285,22 +285,25 @@ def promote(
     alias: Annotated[str, typer.Option(help="Alias to move.")] = "production",
     store: Store = None,
 ) -> None:
-    """Point an alias at a version."""
+    """Point an alias at a version; says what is known of it from the shadow of others. `--alias candidate` tries it."""
     with told():
         _registry(store).set_alias(name, alias, version)
-        administration.note_promotion(store, f"{name} {alias} {version}")
-        typer.echo(f"{name}: {alias} is now {version}")
+        _promoted(store, name, alias, version)
 
 
 @models.command()
 def rollback(
     name: str, alias: Annotated[str, typer.Option(help="Alias to move back.")] = "production", store: Store = None
 ) -> None:
-    """Point an alias at the version it had before."""
+    """Point an alias at the version it had before; says what is known of it from the shadow of others."""
     with told():
-        version = _registry(store).rollback(name, alias)
-        administration.note_promotion(store, f"{name} {alias} {version}")
-        typer.echo(f"{name}: {alias} is now {version}")
+        _promoted(store, name, alias, _registry(store).rollback(name, alias))
+
+
+def _promoted(store: Path | None, name: str, alias: str, version: str) -> None:
+    if administration.note_promotion(store, f"{name} {alias} {version}"):
+        monitoring.show_evidence(name)
+    typer.echo(f"{name}: {alias} is now {version}")
 
 
 def _registry(store: Path | None) -> Any:

@@ -105,6 +105,12 @@ class Settings(BaseSettings):
     drift_alpha: float = Field(
         0.001, gt=0, lt=1, description="Largest chance that a version's window raises a drift alarm by chance."
     )
+    shadow_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of a model's jobs that its alias `candidate` is tried on, once they are done.",
+    )
 
     keep_days: float | None = Field(
         None,

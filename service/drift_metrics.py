@@ -1,4 +1,4 @@
-"""The drift monitor as metrics."""
+"""The drift monitor and the shadow runs as metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.drift import DriftMonitor, VersionDrift
+from jobs.shadow import COMPARED, Comparison, Shadows
 
 log = logging.getLogger(__name__)
 
 _VERSION, _SIGNAL = ["model", "version"], ["model", "version", "signal"]
+_PAIR = ["model", "version", "candidate"]
 
 
 class DriftCollector(Collector):
@@ -52,4 +54,38 @@ class DriftCollector(Collector):
             return self._monitor.models()
         except SQLAlchemyError as error:
             log.warning("no drift metrics: %s", type(error).__name__)
+            return []
+
+
+class ShadowCollector(Collector):
+    """Candidates against the versions in whose shadow they ran."""
+
+    def __init__(self, shadows: Shadows) -> None:
+        self._shadows = shadows
+
+    def describe(self) -> Sequence[Metric]:
+        """Nothing: registering must not touch the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Nothing where the database is away."""
+        runs = GaugeMetricFamily(
+            "ncagate_shadow_jobs", "Jobs that have a row and a candidate was tried on.", labels=[*_PAIR, "outcome"]
+        )
+        dice = GaugeMetricFamily(
+            "ncagate_shadow_dice", "Mean Dice between a candidate's masks and its version's.", labels=_PAIR
+        )
+        for found in self._found():
+            labels = [found.pair.model, found.pair.version, found.pair.candidate]
+            for outcome, count in {**found.outcomes, COMPARED: found.jobs}.items():
+                runs.add_metric([*labels, outcome], count)
+            if found.dice is not None:
+                dice.add_metric(labels, found.dice)
+        yield from (runs, dice)
+
+    def _found(self) -> list[Comparison]:
+        try:
+            return [self._shadows.compare(pair) for pair in self._shadows.pairs()]
+        except SQLAlchemyError as error:
+            log.warning("no shadow metrics: %s", type(error).__name__)
             return []

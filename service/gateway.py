@@ -20,6 +20,7 @@ from jobs.models import Job
 from jobs.queue import Broker, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
+from jobs.shadow import Shadows
 from model_store.registry import Registry
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
@@ -45,6 +46,7 @@ class Gateway:
     door: Door
     broker: Broker
     drift: DriftMonitor
+    shadows: Shadows
     metrics: Metrics
     collection: Collection
     objects: ObjectRepository
@@ -56,7 +58,7 @@ class Gateway:
         """Everything, by the settings; nothing connects before it is used."""
         repository = JobRepository(open_database(settings.database))
         registry = Registry(settings.models)
-        drift = DriftMonitor.of(settings, repository.engine, registry)
+        drift, shadows = DriftMonitor.of(settings, repository.engine, registry), Shadows(repository.engine)
         return cls(
             settings=settings,
             repository=repository,
@@ -66,7 +68,8 @@ class Gateway:
             door=Door(settings, repository.engine),
             broker=Broker(make_celery(settings)),
             drift=drift,
-            metrics=Metrics(repository, registry, drift),
+            shadows=shadows,
+            metrics=Metrics(repository, registry, drift, shadows),
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),

@@ -1,10 +1,13 @@
-"""The JSON of a model's health."""
+"""The JSON of a model's health: drift, and candidates in the shadow of a version."""
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 from pydantic import BaseModel, Field
 
 from jobs.drift import VersionDrift
+from jobs.shadow import Comparison
 from model_store.drift import SignalDrift
 
 
@@ -30,11 +33,29 @@ class VersionHealth(BaseModel):
     signals: list[SignalView]
 
 
+class ShadowView(BaseModel):
+    """A candidate that was tried on jobs that another version had answered; differences are candidate less version."""
+
+    version: str
+    candidate: str
+    jobs: int = Field(description="On which both have a mask.")
+    outcomes: dict[str, int] = Field(
+        description="Runs without a mask, by code; `started` are under way, or their worker was stopped or died."
+    )
+    dice: float | None = Field(description="Mean Dice between the two masks.")
+    dice_low: float | None = Field(description="5 % quantile.")
+    nqm: float | None = Field(description="Mean difference.")
+    predicted_dice: float | None = Field(description="Mean difference.")
+    verdicts_changed: int
+    slowdown: float | None = Field(description="Median of the candidate's time over the version's.")
+
+
 class ModelHealth(BaseModel):
-    """Versions of a model that have jobs."""
+    """Versions of a model that have jobs, and candidates that were tried on some of them."""
 
     model: str
     versions: list[VersionHealth]
+    shadows: list[ShadowView]
 
 
 def version_health(found: VersionDrift) -> VersionHealth:
@@ -58,3 +79,9 @@ def _signal(one: SignalDrift) -> SignalView:
         median=one.median,
         reference_median=one.reference_median,
     )
+
+
+def shadow_view(found: Comparison) -> ShadowView:
+    """As clients see it."""
+    figures = {one.name: getattr(found, one.name) for one in fields(Comparison) if one.name != "pair"}
+    return ShadowView(version=found.pair.version, candidate=found.pair.candidate, **figures)

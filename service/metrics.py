@@ -15,12 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.archive import DeliveryRepository
 from jobs.drift import DriftMonitor
 from jobs.repository import JobRepository
+from jobs.shadow import Shadows
 from jobs.state import JobState
 from jobs.tally import LATEST, Totals
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
 from pacs.series import SeriesRepository
-from service.drift_metrics import DriftCollector
+from service.drift_metrics import DriftCollector, ShadowCollector
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _HISTOGRAMS = {
 class Metrics:
     """One gateway's metrics. Labels are bounded: route templates, stages, models; never an identifier."""
 
-    def __init__(self, repository: JobRepository, registry: Registry, drift: DriftMonitor) -> None:
+    def __init__(self, repository: JobRepository, registry: Registry, drift: DriftMonitor, shadows: Shadows) -> None:
         self._collectors = CollectorRegistry()
         self._requests = Counter(
             "ncagate_http_requests",
@@ -57,6 +58,7 @@ class Metrics:
         self._collectors.register(_JobCollector(repository))
         self._collectors.register(_ModelCollector(registry))
         self._collectors.register(DriftCollector(drift))
+        self._collectors.register(ShadowCollector(shadows))
 
     def answered(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered."""

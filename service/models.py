@@ -11,7 +11,7 @@ from model_store.errors import CorruptVersionError, ModelStoreError
 from model_store.manifest import Manifest
 from model_store.registry import Registry
 from service.gateway import TheGateway
-from service.health_schemas import ModelHealth, version_health
+from service.health_schemas import ModelHealth, shadow_view, version_health
 from service.problems import documented
 from service.schemas import AliasChange, AliasView, ModelList, ModelView, VersionSummary
 
@@ -43,8 +43,13 @@ def show_model(name: Name, gateway: TheGateway) -> ModelView:
     responses=documented("model_not_found", "invalid_parameter", "internal_error"),
 )
 def show_health(name: Name, gateway: TheGateway) -> ModelHealth:
-    """The last jobs of every version against the clean scans of its calibration, signal by signal."""
-    return ModelHealth(model=name, versions=[version_health(one) for one in gateway.drift.model(name)])
+    """The last jobs of every version against the clean scans of its calibration; candidates against their versions."""
+    versions, shadows = gateway.drift.model(name), gateway.shadows
+    return ModelHealth(
+        model=name,
+        versions=[version_health(one) for one in versions],
+        shadows=[shadow_view(shadows.compare(pair)) for pair in shadows.pairs(name)],
+    )
 
 
 @router.get(

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from functools import cache
+from multiprocessing.sharedctypes import RawValue
 from typing import TYPE_CHECKING, Any
 
 from billiard import active_children
@@ -29,6 +30,8 @@ POLL_S = 0.02
 HAND_BACK_S = 5.0
 """How long the processes have to hand their jobs back, once the worker waits for them no longer."""
 
+STOPPING = RawValue("b", 0)
+"""Set in the parent, seen in the processes that it forks; without a lock, which a killed one might take with it."""
 PARENT = os.getpid()
 """The process that imports this module and then forks the workers."""
 
@@ -44,7 +47,7 @@ def runner() -> Runner:
     """This process's runner, made after the fork: no connection and no torch is shared with the parent."""
     from worker.run import Runner  # late: the parent process, and `celery inspect`, need none of it
 
-    return Runner(settings)
+    return Runner(settings, lambda: bool(STOPPING.value))
 
 
 @celery_app.task(name=TASK_NAME)
@@ -68,6 +71,7 @@ def warm_up(**_: Any) -> None:
 @worker_shutting_down.connect
 def bound_shutdown(**_: Any) -> None:
     """In the parent, which was told to stop and waits for its jobs: it waits so long and not longer."""
+    STOPPING.value = 1
     timer = threading.Timer(settings.soft_shutdown_s, _end)
     timer.daemon = True
     timer.start()

@@ -15,7 +15,7 @@ from imaging.roi import Roi
 from jobs.blobs import Blobs
 from jobs.database import open_database
 from jobs.errors import JobGoneError
-from jobs.models import Job
+from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository
 from model_store.errors import ModelStoreError
 from model_store.loaded import LoadedVersion, load_version
@@ -27,6 +27,7 @@ from ncagate.settings import Settings
 from worker.heart import Heart
 from worker.pipeline import Options, segment_scan
 from worker.record import Origin
+from worker.shadow import ShadowRunner
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
@@ -38,9 +39,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs jobs in one worker process; what is costly is made on first use and kept."""
+    """Runs jobs in one worker process; what is costly is made on first use and kept.
+
+    ``stopping`` says whether the worker was told to stop: nothing that can wait is begun then.
+    """
 
     settings: Settings
+    stopping: Callable[[], bool] = lambda: False
     _under_way: list[Job] = field(default_factory=list)
 
     @cached_property
@@ -76,12 +81,27 @@ class Runner:
         registry = Registry(self.settings.models)
         return lru_cache(maxsize=VERSIONS_KEPT)(lambda name, version: load_version(registry, name, version))
 
+    @staticmethod
+    def options(request: JobRequest) -> Options:
+        """What a request chooses."""
+        return Options(
+            policy=Policy(request.min_dice, request.alpha, request.rule),
+            members=request.members,
+            seed=request.seed,
+            series_uid=request.series_uid,
+            roi=None if request.roi is None else Roi.parse(request.roi),
+        )
+
     def run_next(self) -> None:
-        """Work on the job whose turn it is, if any is queued."""
+        """Work on the job whose turn it is, if any is queued; then, where none is, on the shadow of its model's."""
         job = self.repository.claim_next(self.settings.lease_s)
         if job is None:
             log.info("woken, and no job is queued")
             return
+        self._work(job)
+        ShadowRunner(self, self.stopping).run_idle(job.request.model)
+
+    def _work(self, job: Job) -> None:
         log.info("job %s: attempt %d started", job.id, job.attempt)
         self._under_way.append(job)
         try:
@@ -119,13 +139,7 @@ class Runner:
                 self.blobs.input_files(job.id),
                 self.load(request.model, request.version),
                 engine=self.engine,
-                options=Options(
-                    policy=Policy(request.min_dice, request.alpha, request.rule),
-                    members=request.members,
-                    seed=request.seed,
-                    series_uid=request.series_uid,
-                    roi=None if request.roi is None else Roi.parse(request.roi),
-                ),
+                options=self.options(request),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,
                 out=out,

@@ -12,6 +12,7 @@ from imaging.errors import ImagingError
 from jobs.database import open_database, upgrade
 from jobs.drift import DriftMonitor
 from jobs.repository import JobRepository
+from jobs.shadow import Shadows
 from model_store.registry import Registry
 from ncagate.settings import Settings
 from service.errors import PROBLEMS
@@ -46,7 +47,8 @@ class TestOperations:
         upgrade(database)
         registry = Registry(tmp_path)
         drift = DriftMonitor.of(Settings(), database, registry)
-        page, _ = Metrics(JobRepository(database), registry, drift).page("text/plain; version=0.0.4")
+        metrics = Metrics(JobRepository(database), registry, drift, Shadows(database))
+        page, _ = metrics.page("text/plain; version=0.0.4")
         database.dispose()
         exported = {
             family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)

@@ -17,6 +17,7 @@ from jobs.clients import Client, Scope
 from jobs.database import open_database, upgrade
 from jobs.models import JobRequest
 from jobs.repository import JobRepository
+from jobs.shadow import Finding, Pair, Shadows
 from model_store.manifest import Manifest
 from model_store.reference import Reference
 from service.access.keys import KeyRepository
@@ -57,11 +58,12 @@ def ended(jobs: JobRepository, client: str) -> str:
     return job_id
 
 
-def done(jobs: JobRepository, result: dict[str, Any]) -> None:
+def done(jobs: JobRepository, result: dict[str, Any]) -> str:
     job_id = jobs.create(uuid4().hex, REQUEST).id
     claimed = jobs.claim(job_id, 60.0)
     assert claimed is not None
     assert jobs.succeed(job_id, claimed.attempt, result)
+    return job_id
 
 
 class TestKeys:
@@ -135,4 +137,29 @@ class TestDrift:
             assert (said.returncode, "drifted" in said.stdout) == (code, bool(code)), said.stderr
             assert "tiny 1.0.0: last 50 jobs, 80 scans of reference" in said.stdout
         assert cli("drift", "brain").returncode == 2
+        jobs.close()
+
+
+class TestCompare:
+    def test_shows_how_a_candidate_did_and_so_does_its_promotion(
+        self, cli: Cli, jobs: JobRepository, tmp_path: Path, publish_tiny: Callable[..., Manifest]
+    ) -> None:
+        for version in ("1.0.0", "2.0.0"):
+            publish_tiny(tmp_path / "models", version=version)
+        assert cli("models", "promote", "tiny", "1.0.0").stdout == "tiny: production is now 1.0.0\n"
+        assert cli("models", "promote", "tiny", "2.0.0", "--alias", "candidate").returncode == 0
+        assert cli("models", "compare", "tiny").stdout == "tiny: no candidate was tried yet\n"
+        pair, shadows = Pair("tiny", "1.0.0", "2.0.0"), Shadows(jobs.engine)
+        job_id = done(jobs, {"seconds": 1.0})
+        assert shadows.begin(pair, 1.0) is not None
+        finding = Finding(0.987, 0.01, -0.02, verdict_changed=True, seconds=1.0, candidate_seconds=1.5)
+        shadows.compared(job_id, pair, finding)
+        for arguments in (["compare", "tiny"], ["promote", "tiny", "2.0.0"], ["rollback", "tiny"]):
+            said = cli("models", *arguments)
+            assert said.returncode == 0, said.stderr
+            assert all(one in said.stdout for one in ("0.987", "+0.0100", "-0.0200", "1 changed", "x 1.50"))
+        told = [json.loads(line) for line in cli("audit").stdout.splitlines()]
+        assert [one["subject"] for one in told if one["action"] == "promoted"] == [
+            "tiny production 1.0.0", "tiny candidate 2.0.0", "tiny production 2.0.0", "tiny production 1.0.0",
+        ]  # fmt: skip
         jobs.close()

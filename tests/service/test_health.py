@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobs.shadow import Finding, Pair
 from tests.service.test_operations import samples
 
 JOBS = 12
@@ -62,3 +63,21 @@ class TestMetrics:
             labels = (version[0], ("signal", signal), version[1])
             assert found["ncagate_drift_alarm", labels] == alarm
         assert found["ncagate_drift_ks", (version[0], ("signal", "nqm"), version[1])] == 1.0
+
+
+class TestShadows:
+    def test_a_candidate_is_told_beside_its_version(self, service: Any) -> None:
+        job_id, pair = service.submit(), Pair("tiny", "1.0.0", "1.1.0")
+        service.finish(job_id)
+        shadows = service.gateway.shadows
+        assert shadows.begin(pair, 1.0).id == job_id
+        finding = Finding(0.9, 0.01, -0.02, verdict_changed=True, seconds=1.0, candidate_seconds=2.0)
+        shadows.compared(job_id, pair, finding)
+        (view,) = service.client.get("/models/tiny/health").json()["shadows"]
+        assert view == {
+            "version": "1.0.0", "candidate": "1.1.0", "jobs": 1, "outcomes": {}, "dice": 0.9, "dice_low": 0.9,
+            "nqm": 0.01, "predicted_dice": -0.02, "verdicts_changed": 1, "slowdown": 2.0,
+        }  # fmt: skip
+        found, labels = samples(service), (("candidate", "1.1.0"), ("model", "tiny"))
+        assert found["ncagate_shadow_dice", (*labels, ("version", "1.0.0"))] == 0.9
+        assert found["ncagate_shadow_jobs", (*labels, ("outcome", "compared"), ("version", "1.0.0"))] == 1.0
