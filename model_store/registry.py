@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,10 +34,10 @@ from model_store.errors import (
     VersionExistsError,
     VersionNotFoundError,
 )
+from model_store.folders import checked, folders, read
 from model_store.manifest import (
     CALIBRATION_FILE,
     MANIFEST_FILE,
-    NAME_PATTERN,
     REFERENCE_FILE,
     WEIGHTS_FILE,
     Manifest,
@@ -73,7 +72,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Every model that has a version, usable or not, sorted."""
-        found = {folder.name for store in self._stores for folder in _folders(store) if _folders(folder)}
+        found = {folder.name for store in self._stores for folder in folders(store) if folders(folder)}
         return sorted(found)
 
     def versions(self, name: str) -> list[str]:
@@ -82,7 +81,7 @@ class Registry:
         Raises:
             ModelNotFoundError: no such model.
         """
-        found = {one.name for store in self._stores for one in _folders(store / _checked(name, ModelNotFoundError))}
+        found = {one.name for store in self._stores for one in folders(store / checked(name, ModelNotFoundError))}
         if not found:
             raise ModelNotFoundError(f"there is no model {name!r}")
         return sorted(found)
@@ -96,7 +95,7 @@ class Registry:
         """
         path = self._folder(name, version) / MANIFEST_FILE
         try:
-            manifest = Manifest.model_validate_json(_read(path, MANIFEST_BYTES_MAX))
+            manifest = Manifest.model_validate_json(read(path, MANIFEST_BYTES_MAX))
         except (OSError, ValidationError, InvalidArchitectureError) as error:
             raise CorruptVersionError(f"{name} {version}: the manifest cannot be read") from error
         if (manifest.name, manifest.version) != (name, version):
@@ -221,7 +220,7 @@ class Registry:
         Raises:
             InvalidAliasError, ModelNotFoundError, VersionNotFoundError, CorruptVersionError
         """
-        _checked(alias, InvalidAliasError)
+        checked(alias, InvalidAliasError)
         if alias in self.versions(name):
             raise InvalidAliasError(f"{alias!r} is the name of a version")
         self.check(self.manifest(name, version))
@@ -252,7 +251,7 @@ class Registry:
         """A version's file, if it is the one that was published."""
         label = f"{manifest.name} {manifest.version}: {file}"
         try:
-            data = _read(self._folder(manifest.name, manifest.version) / file, WEIGHTS_BYTES_MAX)
+            data = read(self._folder(manifest.name, manifest.version) / file, WEIGHTS_BYTES_MAX)
         except OSError as error:
             raise CorruptVersionError(f"{label} cannot be read") from error
         if hashlib.sha256(data).hexdigest() != manifest.files.get(file):
@@ -277,9 +276,9 @@ class Registry:
         return []
 
     def _histories(self, store: Path, name: str) -> dict[str, list[str]]:
-        path = store / _checked(name, ModelNotFoundError) / ALIASES_FILE
+        path = store / checked(name, ModelNotFoundError) / ALIASES_FILE
         try:
-            return _HISTORIES.validate_json(_read(path, MANIFEST_BYTES_MAX))
+            return _HISTORIES.validate_json(read(path, MANIFEST_BYTES_MAX))
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError) as error:
@@ -296,28 +295,6 @@ def _calibrated(manifest: Manifest, data: bytes) -> tuple[Calibrated, ...]:
     except ValueError as error:
         label = f"{manifest.name} {manifest.version}"
         raise CorruptVersionError(f"{label}: the calibration cannot be used: {error}") from error
-
-
-def _checked(name: str, error: type[Exception]) -> str:
-    """The name, if it can be one: what comes from a URL never leaves the store's folder."""
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise error(f"{name[:64]!r} cannot be a name here")
-    return name
-
-
-def _folders(parent: Path) -> list[Path]:
-    """Folders with a proper name; what is being written starts with a dot and is not one of them."""
-    if not parent.is_dir():
-        return []
-    return [one for one in parent.iterdir() if one.is_dir() and re.fullmatch(NAME_PATTERN, one.name)]
-
-
-def _read(path: Path, bytes_max: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(bytes_max + 1)
-    if len(data) > bytes_max:
-        raise OSError(errno.EFBIG, "the file is too large to be what it should be")
-    return data
 
 
 def _rename_new(staged: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ import json
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 from jobs.database import upgrade, writing
@@ -11,19 +12,21 @@ from jobs.models import JobRequest
 from jobs.repository import JobRepository
 
 
-def at_revision(engine: Engine, revision: str) -> None:
+def before(engine: Engine, revision: str) -> None:
+    """Take the database back to where this revision has not been reached."""
     config = Config()
     config.set_main_option("script_location", "jobs:migrations")
+    parent = ScriptDirectory.from_config(config).get_revision(revision).down_revision
     with writing(engine).begin() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, revision)
+        command.downgrade(config, str(parent))
 
 
 class TestVersionsOfJobs:
     def test_jobs_that_were_there_before_get_theirs(
         self, engine: Engine, repository: JobRepository, wanted: JobRequest
     ) -> None:
-        at_revision(engine, "0005")
+        before(engine, "0007")
         with engine.begin() as connection:
             connection.execute(
                 text(
