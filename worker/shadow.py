@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 ROUND_S = 60.0
 """How long a worker goes on to the next shadow run before it asks for a message again."""
-POLL_S = 0.5
+QUIET_S = 0.5
+"""How long no job may have come before a run begins: a client that sends one after the other is not kept waiting."""
+POLL_S = 0.1
 """How often it looks whether a job waits."""
 SLOWER_MAX, SLOWER_S = 10.0, 60.0
 """A candidate that takes so many times as long as the other version, and so many seconds more, is stopped."""
@@ -62,7 +64,7 @@ class ShadowRunner:
         if pair is None:
             return
         shadows, until = Shadows(self.runner.repository.engine), time.monotonic() + ROUND_S
-        while not self._wanted() and time.monotonic() < until:
+        while self._quiet() and time.monotonic() < until:
             job = shadows.begin(pair, settings.shadow_share)
             if job is None:
                 return
@@ -71,6 +73,13 @@ class ShadowRunner:
     def _wanted(self) -> bool:
         """Whether something else is to be done."""
         return self.stopping() or self.runner.repository.queued() > 0
+
+    def _quiet(self) -> bool:
+        """Whether nothing else is to be done for a while."""
+        until = time.monotonic() + QUIET_S
+        while not (wanted := self._wanted()) and time.monotonic() < until:
+            time.sleep(POLL_S)
+        return not wanted
 
     def _try(self, job: Job, pair: Pair, shadows: Shadows) -> None:
         patience = _Patience(job, self._wanted)
