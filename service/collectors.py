@@ -165,7 +165,10 @@ def _workers(silences: Mapping[str, tuple[bool, float]], silent_s: float) -> Ite
 def _totals(totals: Totals) -> Iterator[Metric]:
     for name, (text, labels) in _COUNTERS.items():
         counter = CounterMetricFamily(f"ncagate_{name}", text, labels=labels)
-        shown = dict.fromkeys(_FROM_ZERO.get(name, []), 0.0) | totals.counters.get(name, {})
+        counted = totals.counters.get(name, {})
+        if name == "verdicts_total":
+            counted = {(*one[:2], verdict): 0.0 for one in counted for verdict in ("accept", "flag")} | counted
+        shown = dict.fromkeys(_FROM_ZERO.get(name, []), 0.0) | counted
         for values, total in shown.items():
             counter.add_metric(list(values), total)
         yield counter
