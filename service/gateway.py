@@ -95,11 +95,12 @@ class Gateway:
             log.exception("no worker was woken")
 
     def reconcile(self) -> Reconciled:
-        """Make jobs of what archives have sent, send canaries, then one round of `jobs.reconcile.reconcile`."""
+        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`, and of canaries."""
         self.collection.submit_complete(lambda job_id: self.wake())
         chosen = self.settings
+        done = reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
         send_canaries(self.workers, self.broker, every_s=canary_s(chosen))
-        return reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
+        return done
 
     def sweep(self) -> int:
         """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""

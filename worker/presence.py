@@ -34,7 +34,7 @@ class Presence:
         try:
             self._workers.seen(self._name)
         except SQLAlchemyError:
-            log.warning("a canary was not answered: the database does not answer")
+            log.warning("a canary was not answered, nor work on a job shown: the database does not answer")
 
     def show(self) -> None:
         """A job is under way; called at every beat, written down now and then."""

@@ -20,8 +20,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from benchmarks.grafana import draw_dashboard
 from benchmarks.prometheus import (
     DASHBOARDS,
     Prometheus,
@@ -112,13 +114,13 @@ class TestTable:
         for family in text_string_to_metric_families(
             httpx.get(f"{monitored.second}/metrics", headers=OPENMETRICS).text
         ):
-            labels = dict.fromkeys(name for sample in family.samples for name in sample.labels if name != "le")
+            labels = {name for sample in family.samples for name in sample.labels} - {"le"}
             name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
-            exported[name] = (family.type, ", ".join(f"`{one}`" for one in labels), family.documentation)
+            exported[name] = (family.type, labels, family.documentation)
         rows = re.findall(
             r"^\| `(ncagate_\w+)` \| (\w+) \| (.*?) ?\| (.*?) ?\| (.+) \|$", OPERATIONS.read_text(), re.MULTILINE
         )
-        assert {name: (kind, labels, text) for name, kind, labels, _, text in rows} == exported
+        assert {name: (kind, {*re.findall(r"\w+", labels)}, text) for name, kind, labels, _, text in rows} == exported
         for name, _, _, unit, _ in rows:
             assert unit in ("seconds", "bytes", ""), name
             named = re.fullmatch(r"ncagate_.*?(seconds|bytes)?(_total)?", name)
@@ -131,7 +133,11 @@ class TestSeveralGateways:
         for name in ("ncagate_jobs_total", "ncagate_verdicts_total", "ncagate_queue_wait_seconds_count"):
             one, other, number = (f"{what} without (instance) ({name})" for what in ("max", "min", "count"))
             same = f"{one} == {other} and {number} == 2"
-            assert len(monitored.prometheus.query(same)) == len(monitored.prometheus.query(one)) > 0
+
+            def all_the_same(one: str = one, same: str = same) -> bool:
+                return len(monitored.prometheus.query(same)) == len(monitored.prometheus.query(one)) > 0
+
+            monitored.until(all_the_same, name)  # they are scraped one after the other
 
     def test_what_is_recorded_is_counted_once(self, monitored: Monitored) -> None:
         (up,) = monitored.prometheus.values('ncagate:workers{state="up"}')
@@ -160,6 +166,14 @@ class TestDashboards:
                     return any(math.isfinite(one) for one in monitored.prometheus.values(expression))
 
                 monitored.until(figures, f"{panel['title']}: {expression}")
+
+    def test_one_can_be_drawn(self, monitored: Monitored, tmp_path: Path) -> None:
+        (dashboard,) = DASHBOARDS.glob("quality.json")
+        now, picture = time.time(), tmp_path / "quality.png"
+        draw_dashboard(dashboard, monitored.prometheus, start=now - 30.0, end=now, picture=picture)
+        with Image.open(picture) as image:
+            width, height = image.size
+        assert (width > 1500, height > 800) == (True, True)
 
 
 class TestAlerts:
