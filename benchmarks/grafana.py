@@ -30,6 +30,8 @@ COLOURS = ("#0b6e4f", "#e08e45", "#3a6ea5", "#c8553d", "#7a5195", "#5fb49c", "#b
 NAMED = {"green": "#0b6e4f", "orange": "#e08e45", "red": "#c8553d", "blue": "#3a6ea5", "gray": "#a7a9ac"}
 TINTS = {"green": "#d7efe3", "orange": "#fbe3c8", "red": "#f6cfc8"}
 ALERT = "#c8553d"
+MINUTES = (15, 30, 60, 120, 300, 600)
+"""Steps of an axis of seconds."""
 LEGEND_MAX = 9
 LEGEND_CHARACTERS = 100
 ALERTS = 'max(ALERTS{alertstate="firing",alertname=~"Ncagate.*"})'
@@ -114,6 +116,7 @@ def _draw(figure: Figure, panel: Mapping[str, Any], series: Sequence[Series], sp
     else:
         _lines(axes, panel, series, span)
     axes.set_xlim(0, span.end - span.start)
+    axes.xaxis.set_major_locator(MultipleLocator(max(60 * round((span.end - span.start) / 300), 15)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{int(x // 60)}:{int(x % 60):02}"))
     axes.tick_params(labelsize=8, colors="#555555", length=2)
     for side in ("top", "right"):
@@ -148,9 +151,10 @@ def _lines(axes: Axes, panel: Mapping[str, Any], series: Sequence[Series], span:
         if step["value"] is not None:
             axes.axhline(step["value"], color=step["color"], linestyle="--", linewidth=1)
     low, high = axes.get_ylim()
-    low, high = defaults.get("min", low), max(high, 1e-9) * 1.02
+    highest = max((float(np.nanmax(one)) for one in values), default=0.0)
+    low, high = defaults.get("min", low), 1.02 * high if highest else 1.0
     axes.set_ylim(low, min(high, defaults.get("max", high)))
-    axes.yaxis.set_major_locator(_ticks(high, binary=defaults["unit"] in ("bytes", "Bps")))
+    axes.yaxis.set_major_locator(_ticks(high, defaults["unit"]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _unit(defaults)(y)))
     axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
@@ -177,8 +181,11 @@ def _colours(panel: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [fixed.get(name, COLOURS[number % len(COLOURS)]) for number, name in enumerate(names)]
 
 
-def _ticks(high: float, *, binary: bool) -> Locator:
-    if not binary or high < 1024:
+def _ticks(high: float, unit_name: str) -> Locator:
+    """Round numbers in the unit that is written."""
+    if unit_name == "s" and high > MINUTES[0]:
+        return MultipleLocator(min(MINUTES, key=lambda step: abs(high / step - 4)))
+    if unit_name not in ("bytes", "Bps") or high < 1024:
         return MaxNLocator(5)
     unit = 1024 ** int(math.log(high, 1024))
     (*_, step) = (one for one in (1, 2, 5, 10, 20, 50, 100, 200) if one == 1 or one <= high / unit / 3)

@@ -128,11 +128,12 @@ def concrete(expression: str, *, interval: str, window: str) -> str:
 
 
 def _wait(prometheus: Prometheus, process: subprocess.Popen[bytes], *, wanted: int, log: Path) -> None:
-    """Until every target has been scraped."""
+    """Until every target has been scraped, and the seconds are forgotten in which none was."""
     deadline = time.monotonic() + START_S
     while True:
         try:
-            if prometheus.values('sum(up{job="ncagate"})') == [wanted]:
+            scraped = prometheus.values('sum(up{job="ncagate"})') == [wanted]
+            if scraped and "NcagateGatewayDown" not in prometheus.firing():
                 return
         except (httpx.TransportError, ValueError):  # not there yet, or it still reads its storage
             pass
