@@ -147,11 +147,12 @@ def _lines(axes: Axes, panel: Mapping[str, Any], series: Sequence[Series], span:
     else:
         for colour, name, one in zip(colours, names, values, strict=True):
             axes.plot(span.seconds, one, label=name, color=colour, linewidth=1.4)
+    highest = max((float(np.nanmax(one)) for one in values), default=0.0)
     for step in defaults.get("thresholds", {}).get("steps", []):
         if step["value"] is not None:
             axes.axhline(step["value"], color=step["color"], linestyle="--", linewidth=1)
+            highest = max(highest, step["value"])
     low, high = axes.get_ylim()
-    highest = max((float(np.nanmax(one)) for one in values), default=0.0)
     low, high = defaults.get("min", low), 1.02 * high if highest else 1.0
     axes.set_ylim(low, min(high, defaults.get("max", high)))
     axes.yaxis.set_major_locator(_ticks(high, defaults["unit"]))
