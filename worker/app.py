@@ -16,6 +16,7 @@ from jobs.queue import CANARY_NAME, TASK_NAME, canary_queue, make_celery
 from ncagate.nodes import worker_name
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
+from worker.settling import Settling, WakeUp
 
 if TYPE_CHECKING:
     from worker.run import Runner
@@ -40,6 +41,7 @@ celery_app = make_celery(settings)
 celery_app.conf.update(
     worker_log_format=LOG_FORMAT, worker_task_log_format=LOG_FORMAT, worker_proc_alive_timeout=IMPORT_S
 )
+celery_app.steps["consumer"].add(Settling)
 
 
 @cache
@@ -50,7 +52,7 @@ def runner() -> Runner:
     return Runner(settings, NODE)
 
 
-@celery_app.task(name=TASK_NAME)
+@celery_app.task(name=TASK_NAME, Request=WakeUp)
 def segment() -> None:
     """Work on the job whose turn it is; its row says how it ended."""
     runner().run_next()
