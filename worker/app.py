@@ -58,7 +58,7 @@ def segment() -> None:
     runner().run_next()
 
 
-@celery_app.task(name=CANARY_NAME)
+@celery_app.task(name=CANARY_NAME, Request=WakeUp)
 def canary() -> None:
     """Show that this worker takes messages, and what it does reaches the database."""
     runner().presence.answer()
