@@ -28,7 +28,8 @@ from rich.console import Console
 from benchmarks.grafana import draw_dashboard
 from benchmarks.prometheus import DASHBOARDS, ROOT, Prometheus, running_prometheus
 from imaging.nifti import write_nifti
-from ncagate.demo import MODEL, OUT, serving, template_scans
+from ncagate.demo import MODEL, OUT, serving, shared_scans, template_scans
+from pacs.multipart import related
 
 SETTINGS: dict[str, Any] = {
     "NCAGATE_RECONCILE_S": "0.5",
@@ -67,6 +68,11 @@ class Ward:
             data = data[: len(data) // 2]
         seed = str(self.random.integers(1_000_000))
         self.client.post("/segment", files={"scan": data}, data={"model": MODEL, "seed": seed, **fields})
+
+    def store(self, files: Sequence[Path]) -> None:
+        """A DICOM series by STOW-RS; no route wants it."""
+        kind, body = related(files)
+        self.client.post("/dicomweb/studies", content=body, headers={"Content-Type": kind})
 
     def look(self) -> None:
         """Poll as a page does, and follow a link that has gone."""
@@ -134,9 +140,11 @@ def _variants(whole: Path, folder: Path) -> list[bytes]:
 
 
 def _busy(ward: Ward, prometheus: Prometheus, *, seconds: float) -> set[str]:
-    """A few minutes: a trickle; a burst; a worker killed in a job; a scanner that spikes; a worker that is deaf."""
+    """A few minutes: a trickle, a series, a burst, a process killed in a job, a scanner that spikes, a deaf worker."""
     began, fired = time.monotonic(), set[str]()
-    plan = iter([(0.2, "burst"), (0.45, "kill"), (0.5, "spikes"), (0.7, "deaf"), (0.85, "hear"), (2.0, "end")])
+    plan = iter(
+        [(0.1, "series"), (0.2, "burst"), (0.45, "kill"), (0.5, "spikes"), (0.7, "deaf"), (0.85, "hear"), (2.0, "end")]
+    )
     due, event = next(plan)
     spiking = False
     for number in count():
@@ -156,7 +164,10 @@ def _busy(ward: Ward, prometheus: Prometheus, *, seconds: float) -> set[str]:
 
 
 def _event(ward: Ward, event: str) -> None:
-    if event == "burst":
+    if event == "series":
+        for scan in shared_scans()[1:]:
+            ward.store(scan.files)
+    elif event == "burst":
         for _ in range(BURST):
             ward.send()
     elif event == "kill":

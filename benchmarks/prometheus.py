@@ -18,7 +18,7 @@ import httpx
 ROOT = Path(__file__).resolve().parents[1]
 RULES = ROOT / "docker" / "prometheus" / "rules"
 DASHBOARDS = ROOT / "docker" / "grafana" / "dashboards"
-EVERY_S = 0.5
+EVERY_S = 1.0
 """How often it scrapes and evaluates; the shipped one does so every 15 s."""
 START_S = 30.0
 POLL_S = 0.1
@@ -81,7 +81,7 @@ class Prometheus:
 def running_prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
     """Scrape ``targets`` (host:port) for as long as one is in it, with the shipped rules.
 
-    What differs: scrapes and evaluations every 0.5 s, and minutes of `for` are seconds. Expressions, their windows and
+    What differs: scrapes and evaluations every second, and minutes of `for` are seconds. Expressions, their windows and
     thresholds are the shipped ones.
 
     Raises:
