@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sqlalchemy.exc import SQLAlchemyError
 
 from imaging.nifti import read_nifti
 from jobs.models import Job
@@ -20,6 +24,7 @@ from model_store.registry import CANDIDATE, Registry
 from nca.errors import CancelledError
 from nca.quality import dice
 from worker.pipeline import OutputNames, segment_scan
+from worker.presence import Presence
 from worker.record import Origin, Record
 
 if TYPE_CHECKING:
@@ -82,9 +87,10 @@ class ShadowRunner:
         return not wanted
 
     def _try(self, job: Job, pair: Pair, shadows: Shadows) -> None:
-        patience = _Patience(job, self._wanted)
+        patience = _Patience(job, self._wanted, self.runner.presence)
         try:
-            finding = self._compare(job, pair, patience)
+            with patience:
+                finding = self._compare(job, pair, patience)
         except CancelledError:
             if patience.over:
                 shadows.failed(job.id, pair, TOO_SLOW)
@@ -125,27 +131,47 @@ class ShadowRunner:
 
 
 class _Patience:
-    """Stops a shadow run where something else is wanted, or where it takes far longer than the job did."""
+    """Stops a shadow run where something else is wanted, or where it takes far longer than the job did.
 
-    def __init__(self, job: Job, wanted: Callable[[], bool]) -> None:
+    A thread of its own looks, and shows meanwhile that the worker works, while the ``with`` block runs.
+    """
+
+    def __init__(self, job: Job, wanted: Callable[[], bool], presence: Presence) -> None:
         taken = float((job.result or {}).get("seconds", 0.0))
-        self._wanted = wanted
+        self._wanted, self._presence = wanted, presence
         self._end = time.monotonic() + SLOWER_MAX * taken + SLOWER_S
-        self._next = time.monotonic() + POLL_S
+        self._stop, self._given_way = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._look_until_stopped, name=f"shadow-{job.id[:8]}", daemon=True)
+
+    def __enter__(self) -> _Patience:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
 
     @property
     def over(self) -> bool:
-        """Whether the candidate has had its time."""
-        return time.monotonic() > self._end
+        """Whether the candidate has had its time, and nothing else ended the run before."""
+        return not self._given_way.is_set() and time.monotonic() > self._end
 
     def report(self, stage: str, progress: float) -> None:
         """The pipeline's callback."""
+        if self._given_way.is_set():
+            raise CancelledError("a job waits, or the worker stops")
         if self.over:
             raise CancelledError("the candidate takes too long")
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + POLL_S
-            if self._wanted():
-                raise CancelledError("a job waits, or the worker stops")
+
+    def _look_until_stopped(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self._presence.show()
+            with suppress(SQLAlchemyError):  # the run goes on through a short outage of the database
+                if self._wanted():
+                    self._given_way.set()
+                    return
 
 
 def _pair(registry: Registry, model: str) -> Pair | None:

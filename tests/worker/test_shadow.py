@@ -29,7 +29,7 @@ class Desk:
         self.settings = Settings(data=folder, threads=1, engine="torch", shadow_share=share)
         upgrade(self.settings.database)
         self.stopping = False
-        self.runner = Runner(self.settings, lambda: self.stopping)
+        self.runner = Runner(self.settings, stopping=lambda: self.stopping)
         self.jobs, self.blobs = self.runner.repository, self.runner.blobs
         publish(self.settings.models)
         publish(self.settings.models, version="2.0.0", seed=seed)
