@@ -79,11 +79,13 @@ class Base(DeclarativeBase):
 class Job(Base):
     """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
 
-    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order.
+    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order. ``model`` and
+    ``version`` are the request's as well, for asking which jobs a version has done lately.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
+        Index("ix_jobs_version", "model", "version", "state", "finished_at"),
         Index("ix_jobs_turn", "state", "priority", "client", "created_at", "id"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_client_created_at", "client", "created_at", "id"),
@@ -93,6 +95,8 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(_states(JobState))
     client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
     priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    model: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
+    version: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
     created_at: Mapped[float] = mapped_column(Float(53))
     queued_at: Mapped[float] = mapped_column(Float(53))
     started_at: Mapped[float | None] = mapped_column(Float(53))
@@ -153,6 +157,31 @@ class AuditEntry(Base):
     credential: Mapped[str] = mapped_column(String(96))
     action: Mapped[str] = mapped_column(String(16))
     subject: Mapped[str] = mapped_column(String(255), index=True)
+
+
+class Shadow(Base):
+    """What a candidate version made of a finished job, beside the version that answered it; gone with the job.
+
+    ``outcome`` is ``started`` before the work, so that what kills its worker is not tried again; figures are there once
+    it is ``compared``. ``dice`` is the lowest Dice between the two versions' masks of a structure; ``nqm`` and
+    ``predicted_dice`` are the candidate's less the other's; times are seconds.
+    """
+
+    __tablename__ = "shadows"
+    __table_args__ = (Index("ix_shadows_versions", "model", "candidate", "version", "started_at"),)
+
+    job_id: Mapped[str] = mapped_column(_job(), primary_key=True)
+    candidate: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
+    model: Mapped[str] = mapped_column(String(NAME_MAX))
+    version: Mapped[str] = mapped_column(String(NAME_MAX))
+    started_at: Mapped[float] = mapped_column(Float(53))
+    outcome: Mapped[str] = mapped_column(String(64))
+    dice: Mapped[float | None] = mapped_column(Float(53))
+    nqm: Mapped[float | None] = mapped_column(Float(53))
+    predicted_dice: Mapped[float | None] = mapped_column(Float(53))
+    verdict_changed: Mapped[bool | None] = mapped_column(Boolean)
+    seconds: Mapped[float | None] = mapped_column(Float(53))
+    candidate_seconds: Mapped[float | None] = mapped_column(Float(53))
 
 
 class IdempotencyKey(Base):
@@ -220,6 +249,20 @@ class Series(Base):
     route: Mapped[str | None] = mapped_column(String(64))
     job_id: Mapped[str | None] = mapped_column(String(32), index=True)
     detail: Mapped[str | None] = mapped_column(Text)
+
+
+class Worker(Base):
+    """A worker, as long as it has not signed off: when it began, was last sent a canary, and last showed that it works.
+
+    ``name`` is its Celery node's.
+    """
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    started_at: Mapped[float] = mapped_column(Float(53))
+    asked_at: Mapped[float | None] = mapped_column(Float(53))
+    seen_at: Mapped[float | None] = mapped_column(Float(53))
 
 
 class Tally(Base):

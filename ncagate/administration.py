@@ -114,7 +114,7 @@ def keep(
     """Keep a client's finished jobs for so many days."""
     from jobs.retention import Retention
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         Retention(engine).keep(client, days)
     if json:
         print_json({"client": client, "days": days})
@@ -127,7 +127,7 @@ def list_clients(data: Data = None, json: Json = False) -> None:
     """Clients whose jobs are kept for another time than the deployment's."""
     from jobs.retention import Retention
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         own = Retention(engine).own()
     if json:
         print_json([{"client": client, "days": days} for client, days in own.items()])
@@ -145,7 +145,7 @@ def audit(
     """Who submitted, read, erased or promoted what, when: one JSON object a line, oldest first."""
     from jobs.audit import AuditLog
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         log = AuditLog(engine)
         while page := log.list(client=client, subject=subject, after=after):
             for entry in page:
@@ -178,7 +178,7 @@ def purge(
     from pacs.retention import purge as run
 
     settings = chosen_settings(keep_days=days, data=data)
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         if dry_run:
             count = len(Retention(engine).over(settings.keep_days, limit=1_000_000))
         else:
@@ -191,18 +191,21 @@ def purge(
         typer.echo(f"{count} jobs {'would be erased' if dry_run else 'erased'}")
 
 
-def note_promotion(store: Path | None, subject: str) -> None:
+def note_promotion(store: Path | None, subject: str) -> bool:
     """Write a promotion at the command line into the audit log, where there is one and the store is the service's."""
     from jobs.audit import Action, AuditLog
 
     settings = chosen_settings()
-    if store is None and (settings.database_url or (settings.data / DATABASE_NAME).exists()):
-        with _database(None) as engine:
+    kept = store is None and bool(settings.database_url or (settings.data / DATABASE_NAME).exists())
+    if kept:
+        with database(None) as engine:
             AuditLog(engine).add(_operator(), Action.PROMOTED, subject)
+    return kept
 
 
 @contextmanager
-def _database(data: Path | None) -> Iterator[Engine]:
+def database(data: Path | None) -> Iterator[Engine]:
+    """The deployment's database, brought up to date."""
     from jobs.database import open_database, upgrade
 
     settings = chosen_settings(data=data)
@@ -218,7 +221,7 @@ def _database(data: Path | None) -> Iterator[Engine]:
 def _repository(data: Path | None) -> Iterator[KeyRepository]:
     from service.access.keys import KeyRepository
 
-    with _database(data) as engine:
+    with database(data) as engine:
         yield KeyRepository(engine)
 
 

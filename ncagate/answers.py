@@ -31,7 +31,7 @@ def asked() -> Iterator[None]:
         complain(str(error), error.code)
         later = client.ServiceError, client.NoAnswerError, client.WaitTimeoutError, client.NotFinishedError
         without = client.JobFailedError, client.JobCancelledError
-        known = (without, Exit.WITHOUT_RESULT), (later, Exit.UNAVAILABLE)
+        known = (without, Exit.NEGATIVE), (later, Exit.UNAVAILABLE)
         code = next((code for kinds, code in known if isinstance(error, kinds)), Exit.REFUSED)
         raise typer.Exit(code) from error
 
@@ -49,7 +49,7 @@ def failure(scan: str, error: NcagateError) -> dict[str, Any]:
 def exit_of(records: Sequence[Mapping[str, Any]], *, strict: bool) -> Exit:
     """The exit code for scans that were looked after; a record has the fields of a job, or an ``error``."""
     if any(one.get("error") or one.get("state") == "cancelled" for one in records):
-        return Exit.WITHOUT_RESULT
+        return Exit.NEGATIVE
     return Exit.FLAGGED if strict and any(one.get("verdict") == "flag" for one in records) else Exit.DONE
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ncagate import administration, remote, versions
+from ncagate import administration, monitoring, remote, versions
 from ncagate.answers import exit_of
 from ncagate.terminal import Exit, Json, Strict, chosen_settings, complain, print_json, told
 from ncagate.versions import Store
@@ -28,6 +28,7 @@ app.add_typer(routes, name="routes")
 versions.install(app)
 administration.install(app)
 remote.install(app)
+monitoring.install(app, versions.models)
 
 
 def _print_version(wanted: bool) -> None:
@@ -113,7 +114,7 @@ def try_routes(
         print_json(trial)
     else:
         print_trial(trial, Console())
-    raise typer.Exit(Exit.WITHOUT_RESULT if trial["taken"] is None else Exit.DONE)
+    raise typer.Exit(Exit.NEGATIVE if trial["taken"] is None else Exit.DONE)
 
 
 @app.command()

@@ -169,9 +169,7 @@ def fetch(
 
 
 def jobs(
-    state: Annotated[
-        State | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled.")
-    ] = None,
+    state: Annotated[State | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most jobs to show.")] = 50,
     json: Json = False,
     url: Url = None,

@@ -99,6 +99,18 @@ class Settings(BaseSettings):
         description="What an accepted mask must show: an NQM below the paper's threshold (`nqm`), "
         "or a predicted Dice with a stated risk (`conformal`).",
     )
+    drift_window: int = Field(
+        50, ge=10, description="How many of a version's last jobs are compared with its reference."
+    )
+    drift_alpha: float = Field(
+        0.001, gt=0, lt=1, description="Largest chance that a version's window raises a drift alarm by chance."
+    )
+    shadow_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of a model's jobs that its alias `candidate` is tried on, once they are done.",
+    )
 
     keep_days: float | None = Field(
         None,

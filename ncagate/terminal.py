@@ -19,10 +19,10 @@ class Exit(IntEnum):
     meaning: str
 
     DONE = 0, "Done as asked. Masks may be flagged: see `--strict`."
-    WITHOUT_RESULT = (
+    NEGATIVE = (
         1,
-        "Done, but a scan has no result: it cannot be read, its job failed or was cancelled, or no route fits it. "
-        "Also Python's own code of a defect, with a traceback.",
+        "Done, and the answer is no: a scan has no result (it cannot be read, its job failed or was cancelled), no "
+        "route fits, a signal has drifted. Also Python's own code of a defect, with a traceback.",
     )
     REFUSED = 2, "Not done: wrong usage, a wrong setting, a refusal, something that is not installed."
     FLAGGED = 3, "Done, and with `--strict` a mask is flagged."

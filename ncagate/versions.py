@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ncagate.administration import note_promotion
+from ncagate.monitoring import comparisons, show_comparisons
 from ncagate.terminal import Json, chosen_settings, print_json, told
 
 if TYPE_CHECKING:
@@ -59,11 +61,10 @@ def promote(
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Point an alias at a version."""
+    """Point an alias at a version; says what is known of it from the shadow of others. `--alias candidate` tries it."""
     with told():
         _registry(store).set_alias(name, alias, version)
-        note_promotion(store, f"{name} {alias} {version}")
-    _moved(name, alias, version, json=json)
+        _promoted(store, name, alias, version, json=json)
 
 
 @models.command()
@@ -73,18 +74,19 @@ def rollback(
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Point an alias at the version it had before."""
+    """Point an alias at the version it had before; says what is known of it from the shadow of others."""
     with told():
-        version = _registry(store).rollback(name, alias)
-        note_promotion(store, f"{name} {alias} {version}")
-    _moved(name, alias, version, json=json)
+        _promoted(store, name, alias, _registry(store).rollback(name, alias), json=json)
 
 
-def _moved(model: str, alias: str, version: str, *, json: bool) -> None:
+def _promoted(store: Path | None, name: str, alias: str, version: str, *, json: bool) -> None:
+    evidence = comparisons(name) if note_promotion(store, f"{name} {alias} {version}") else []
     if json:
-        print_json({"model": model, "alias": alias, "version": version})
-    else:
-        typer.echo(f"{model}: {alias} is now {version}")
+        records = [asdict(one) for one in evidence]
+        print_json({"model": name, "alias": alias, "version": version, "comparisons": records})
+        return
+    show_comparisons(name, evidence)
+    typer.echo(f"{name}: {alias} is now {version}")
 
 
 def _registry(store: Path | None) -> Registry:

@@ -132,6 +132,9 @@ class JobView(BaseModel):
     seconds: float | None = Field(None, description="Work on the scan, in seconds.")
     stage_seconds: dict[str, float] | None = None
     warnings: list[str] | None = None
+    input_statistics: dict[str, float] | None = Field(
+        None, description="Figures of the scan that the drift monitor compares: spacing, intensities, roughness."
+    )
     segments: list[dict[str, Any]] | None = None
     deliveries: list[DeliveryView] | None = Field(None, description="Not in lists.")
 

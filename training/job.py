@@ -24,6 +24,7 @@ from training.data import folds, load_cases
 from training.evaluate import cross_judged, detection_table, judge_all
 from training.pictures import draw_calibration
 from training.publish import build_manifest
+from training.reference import clean_reference
 
 CROSS_VALIDATION, VALIDATION = "cross_validation", "validation"
 
@@ -42,7 +43,13 @@ def run(*, data: Path, config: Path, store: Path, resume: bool = False, run: Pat
     console.print(f"{len(cases)} scans in {settings.folds} folds (seed {settings.seed})")
     results = [run_fold(one, config=settings, run=run, resume=resume) for one in folds(cases, config=settings)]
     manifest, calibrating = describe(results, config=settings)
-    manifest = Registry(store).publish(manifest, results[0].network.weights, calibrating.rows)
+    reference = clean_reference(
+        [one for result in results[1:] for one in result.outcomes],
+        [case for result in results[1:] for case in result.fold.held_out],
+        manifest=manifest,
+    )
+    weights = results[0].network.weights
+    manifest = Registry(store).publish(manifest, weights, calibrating.rows, reference=reference)
     _draw(results, calibrating, config=settings, run=run)
     _print_summary(manifest, store)
     _print_uncertified(calibrating.gates, settings)

@@ -23,6 +23,7 @@ from imaging.volume import Volume
 from model_store.contract import far_outside, violations
 from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
 from model_store.manifest import Manifest
+from model_store.signals import input_signals
 from nca.engine import Engine, Progress
 from nca.ensemble import Prediction, predict
 from nca.gate import Gate, Judgement, Policy, Reason
@@ -102,7 +103,7 @@ def segment_scan(
         region = locate(whole, options.roi)
         volume = region.cut(whole)
     with clock.stage("prepare"):
-        scan, breaches = _prepare(volume, manifest)
+        scan, breaches, statistics = _prepare(volume, manifest)
     with clock.stage("segment"):
         results = _segment(scan, version, engine=engine, options=options, clock=clock) if scan else None
         del scan  # what the network saw takes as much memory as the volume
@@ -117,7 +118,15 @@ def segment_scan(
         dicom = write_dicom(whole, labels, records, manifest=manifest, origin=origin, names=objects)
     cut_off = (CUT_OFF,) if region.cuts(found > 0) else ()
     warnings = (*whole.warnings, *region.warnings, *cut_off, *dicom.warnings)
-    record = _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
+    record = _record(
+        records,
+        version=version,
+        options=options,
+        engine=engine,
+        clock=clock,
+        warnings=warnings,
+        statistics=statistics,
+    )
     return Outcome(record, dicom.objects)
 
 
@@ -140,8 +149,8 @@ class _Clock:
         self._on_stage("segment", progress.fraction)
 
 
-def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[Reason]]:
-    """The scan as the network sees it, and its breaches of the contract; None where running it makes no sense."""
+def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[Reason], dict[str, float]]:
+    """The scan as the network sees it (None where running it makes no sense), its breaches of the contract, signals."""
     contract, preprocessing = manifest.contract, manifest.preprocessing
     if far_outside(contract, preprocessing, grid=model_grid_shape(volume, preprocessing.spacing_mm)):
         prepared, scan, image = None, to_model_grid(volume, spacing=None), None  # resampling it would take long
@@ -151,7 +160,7 @@ def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[
     breaches = violations(contract, modality=volume.modality, spacing=scan.spacing, extent=scan.extent, image=image)
     if prepared is None:
         breaches.append(Reason("not_segmented", "the scan is so much larger than expected that it was not segmented"))
-    return prepared, breaches
+    return prepared, breaches, input_signals(image, spacing=scan.spacing)
 
 
 def _segment(
@@ -249,6 +258,7 @@ def _record(
     engine: Engine,
     clock: _Clock,
     warnings: tuple[str, ...],
+    statistics: dict[str, float],
 ) -> Record:
     worst = worst_of(records)
     reasons = dict.fromkeys(reason for record in records for reason in record.reasons)
@@ -274,5 +284,6 @@ def _record(
         seconds=sum(clock.seconds.values()),
         stage_seconds=clock.seconds,
         warnings=warnings,
+        input_statistics=statistics,
         segments=tuple(records),
     )

@@ -14,39 +14,52 @@ from imaging.limits import Limits
 from imaging.roi import Roi
 from jobs.blobs import Blobs
 from jobs.database import open_database
-from jobs.errors import JobGoneError
-from jobs.models import Job
+from jobs.errors import INTERNAL_ERROR, JobGoneError
+from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository
+from jobs.tally import Cause
+from jobs.workers import WorkerRepository, canary_s
 from model_store.errors import ModelStoreError
 from model_store.loaded import LoadedVersion, load_version
 from model_store.registry import Registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
+from ncagate.nodes import worker_name
 from ncagate.settings import Settings
 from worker.heart import Heart
 from worker.pipeline import Options, segment_scan
+from worker.presence import Presence
 from worker.record import Origin
+from worker.shadow import ShadowRunner
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
-INTERNAL_ERROR = "internal_error"
-"""Failure code of a job on which the program itself broke, in every attempt."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs jobs in one worker process; what is costly is made on first use and kept."""
+    """Runs jobs in one process of the worker ``node``; what is costly is made on first use and kept.
+
+    ``stopping`` says whether the worker was told to stop: nothing that can wait is begun then.
+    """
 
     settings: Settings
+    node: str = field(default_factory=lambda: worker_name(os.getpid()))
+    stopping: Callable[[], bool] = lambda: False
     _under_way: list[Job] = field(default_factory=list)
 
     @cached_property
     def repository(self) -> JobRepository:
         """The job rows."""
         return JobRepository(open_database(self.settings.database))
+
+    @cached_property
+    def presence(self) -> Presence:
+        """How others know that this worker works."""
+        return Presence(WorkerRepository(self.repository.engine), self.node, every_s=canary_s(self.settings))
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -76,12 +89,27 @@ class Runner:
         registry = Registry(self.settings.models)
         return lru_cache(maxsize=VERSIONS_KEPT)(lambda name, version: load_version(registry, name, version))
 
+    @staticmethod
+    def options(request: JobRequest) -> Options:
+        """What a request chooses."""
+        return Options(
+            policy=Policy(request.min_dice, request.alpha, request.rule),
+            members=request.members,
+            seed=request.seed,
+            series_uid=request.series_uid,
+            roi=None if request.roi is None else Roi.parse(request.roi),
+        )
+
     def run_next(self) -> None:
-        """Work on the job whose turn it is, if any is queued."""
+        """Work on the job whose turn it is, if any is queued; then, where none is, on the shadow of its model's."""
         job = self.repository.claim_next(self.settings.lease_s)
         if job is None:
             log.info("woken, and no job is queued")
             return
+        self._work(job)
+        ShadowRunner(self, self.stopping).run_idle(job.request.model)
+
+    def _work(self, job: Job) -> None:
         log.info("job %s: attempt %d started", job.id, job.attempt)
         self._under_way.append(job)
         try:
@@ -105,13 +133,13 @@ class Runner:
         One that has no attempt left keeps its lease, and ends when that runs out: it may be what ends the workers.
         """
         for job in self._under_way:
-            if job.attempt < self.settings.attempts_max and self.repository.hand_back(job.id, job.attempt):
+            if job.attempt < self.settings.attempts_max and self._again(job, Cause.WORKER_STOPPED):
                 log.warning("job %s: handed back, as the worker stops", job.id)
 
     def _attempt(self, job: Job) -> None:
         request = job.request
         with (
-            Heart(self.repository, job, lease_s=self.settings.lease_s) as heart,
+            Heart(self.repository, job, lease_s=self.settings.lease_s, presence=self.presence) as heart,
             self.blobs.staging() as workdir,
             self.blobs.staging() as out,
         ):
@@ -119,13 +147,7 @@ class Runner:
                 self.blobs.input_files(job.id),
                 self.load(request.model, request.version),
                 engine=self.engine,
-                options=Options(
-                    policy=Policy(request.min_dice, request.alpha, request.rule),
-                    members=request.members,
-                    seed=request.seed,
-                    series_uid=request.series_uid,
-                    roi=None if request.roi is None else Roi.parse(request.roi),
-                ),
+                options=self.options(request),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,
                 out=out,
@@ -144,4 +166,7 @@ class Runner:
             detail = f"the service could not process this scan in {job.attempt} attempts"
             self.repository.fail(job.id, job.attempt, INTERNAL_ERROR, detail)
         else:
-            self.repository.hand_back(job.id, job.attempt)
+            self._again(job, Cause.BROKE)
+
+    def _again(self, job: Job, cause: Cause) -> bool:
+        return self.repository.hand_back(job.id, job.attempt, cause=cause)

@@ -19,7 +19,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.points import SECOND
+from tests.chaos.points import SECOND, SHADOW
 
 FOLDER = Path(os.environ["CHAOS_POINTS"])
 VISIBILITY = "CHAOS_VISIBILITY_S"
@@ -84,6 +84,7 @@ def _mark_worker(**_: Any) -> None:
     """In a new worker process, as its parent imports nothing of this."""
     from jobs.blobs import Blobs
     from jobs.repository import JobRepository
+    from jobs.shadow import Shadows
     from worker.heart import Heart
     from worker.run import Runner
 
@@ -92,6 +93,7 @@ def _mark_worker(**_: Any) -> None:
     _before(Heart, "report", lambda heart, stage, *args: str(stage))
     _after(Blobs, "commit_result", "committed")
     _after(JobRepository, "succeed", "succeeded")
+    _after(Shadows, "begin", SHADOW)
 
 
 def main() -> None:

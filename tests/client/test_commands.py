@@ -57,7 +57,7 @@ class TestSubmit:
 
     def test_waiting_gives_verdicts_and_files(self, cli: Cli, scan: Path, broken: Path, tmp_path: Path) -> None:
         done = cli("submit", scan, broken, "--model", "tiny", "--members", 2, "-o", "out", "--json")
-        assert done.exit_code == Exit.WITHOUT_RESULT
+        assert done.exit_code == Exit.NEGATIVE
         first, second = json.loads(done.stdout)
         assert (first["state"], first["members"], second["error"]["code"]) == ("succeeded", 2, "unknown_format")
         assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [
@@ -90,7 +90,7 @@ class TestSubmit:
 
     def test_a_scan_that_is_not_there_does_not_keep_the_others(self, cli: Cli, scan: Path) -> None:
         done = cli("submit", "absent.nii", scan, "--model", "tiny", "--json")
-        assert done.exit_code == Exit.WITHOUT_RESULT
+        assert done.exit_code == Exit.NEGATIVE
         assert [one.get("state") or one["error"]["code"] for one in json.loads(done.stdout)] == [
             "scan_unusable", "queued"
         ]  # fmt: skip
@@ -129,10 +129,10 @@ class TestFollowing:
 
     def test_a_job_that_failed(self, cli: Cli, broken: Path) -> None:
         (record,) = json.loads(cli("submit", broken, "--model", "tiny", "--json").stdout)
-        assert cli("watch", record["id"]).exit_code == Exit.WITHOUT_RESULT
+        assert cli("watch", record["id"]).exit_code == Exit.NEGATIVE
         assert "failed: unknown_format" in cli("status", record["id"]).stdout
         done = cli("fetch", record["id"])
-        assert (done.exit_code, done.stderr.split()[-1]) == (Exit.WITHOUT_RESULT, "[unknown_format]")
+        assert (done.exit_code, done.stderr.split()[-1]) == (Exit.NEGATIVE, "[unknown_format]")
 
     @pytest.mark.parametrize("command", ["status", "watch", "fetch"])
     def test_no_such_job(self, cli: Cli, command: str) -> None:
@@ -162,7 +162,7 @@ class TestBatch:
     def test_every_scan_gets_a_row_and_none_a_second_one(self, cli: Cli, folder: Path, tmp_path: Path) -> None:
         words = "submit", "--folder", folder, "--csv", "out.csv", "--model", "tiny", "--members", 2, "-o", "out"
         done = cli(*words)
-        assert done.exit_code == Exit.WITHOUT_RESULT, done.output
+        assert done.exit_code == Exit.NEGATIVE, done.output
         found = {row["name"]: row for row in rows(tmp_path / "out.csv")}
         assert list(next(iter(found.values()))) == list(COLUMNS)
         assert {name: row["error"] for name, row in found.items()} == {

@@ -114,6 +114,14 @@ class TestRun:
         ]
         np.testing.assert_allclose(calibrated.dice, whole, atol=5e-5)
 
+    def test_its_reference_are_the_clean_scans_of_the_calibration(self, manifest: Manifest, folder: Path) -> None:
+        reference = Registry(folder / "store", shipped=None).load_reference(manifest)
+        assert reference is not None
+        assert set(reference.scans) == set(manifest.calibration.scans)
+        assert {"nqm", "predicted_dice", "volume_ml", "spacing_x", "intensity_50", "roughness_x"} <= {
+            *reference.signals
+        }
+
     def test_there_is_a_line_for_every_ensemble(self, manifest: Manifest) -> None:
         (structure,) = manifest.calibration.structures
         assert [line.members for line in structure.lines] == [2, 3, 4]
@@ -229,6 +237,11 @@ class TestRecalibrate:
         assert calibration.data == "balls of this site"
         assert set(calibration.scans) == set(version.manifest.validation_scans)
         assert calibration.structures != version.manifest.calibration.structures
+
+    def test_so_does_what_jobs_are_compared_with(self, recalibrated: LoadedVersion, folder: Path) -> None:
+        reference = Registry(folder / "site", shipped=None).load_reference(recalibrated.manifest)
+        assert reference is not None
+        assert set(reference.scans) == set(recalibrated.manifest.calibration.scans)
 
     def test_says_how_the_gate_fares_on_them(self, recalibrated: LoadedVersion) -> None:
         figures = recalibrated.manifest.metrics["site"]["ball"]["clean"]
