@@ -125,6 +125,10 @@ class AsyncClient:
         """One model with its versions."""
         return await self._run(self._flows.model(name))
 
+    async def health(self, name: str) -> dict[str, Any]:
+        """Whether a model still sees what it knows: drift of its versions, and candidates in their shadow."""
+        return await self._run(self._flows.health(name))
+
     async def manifest(self, model: str, version: str) -> dict[str, Any]:
         """The manifest of a version: architecture, input contract, training, metrics, calibration."""
         return await self._run(self._flows.manifest(model, version))

@@ -181,6 +181,10 @@ class Flows:
         """One model."""
         return reading(model_from, (yield from self._get(f"/models/{quote(name, safe='')}")))
 
+    def health(self, name: str) -> Flow[dict[str, Any]]:
+        """Whether a model still sees what it knows, as JSON."""
+        return reading(dict, (yield from self._get(f"/models/{quote(name, safe='')}/health")))
+
     def manifest(self, name: str, version: str) -> Flow[dict[str, Any]]:
         """The manifest of a version, as JSON."""
         path = f"/models/{quote(name, safe='')}/versions/{quote(version, safe='')}"

@@ -124,6 +124,10 @@ class Client:
         """One model with its versions."""
         return self._run(self._flows.model(name))
 
+    def health(self, name: str) -> dict[str, Any]:
+        """Whether a model still sees what it knows: drift of its versions, and candidates in their shadow."""
+        return self._run(self._flows.health(name))
+
     def manifest(self, model: str, version: str) -> dict[str, Any]:
         """The manifest of a version: architecture, input contract, training, metrics, calibration."""
         return self._run(self._flows.manifest(model, version))

@@ -119,6 +119,7 @@ class Job:
     engine: str | None
     seconds: float | None
     stage_seconds: Mapping[str, float] | None
+    input_statistics: Mapping[str, float] | None
     warnings: tuple[str, ...] | None
     segments: tuple[Mapping[str, Any], ...] | None
     deliveries: tuple[Delivery, ...] | None

@@ -39,6 +39,7 @@ OFFERED: Mapping[str, Callable[[Client, Service, Path], object]] = {
     "GET /jobs/{job_id}/report": lambda client, service, scan: finished(client, service).report(),
     "GET /models": lambda client, service, scan: client.models(),
     "GET /models/{name}": lambda client, service, scan: client.model("tiny"),
+    "GET /models/{name}/health": lambda client, service, scan: client.health("tiny"),
     "GET /models/{name}/versions/{version}": lambda client, service, scan: client.manifest("tiny", "1.0.0"),
 }
 """A call of the client for every operation."""
