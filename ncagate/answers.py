@@ -22,7 +22,7 @@ UNDER_WAY = ("queued", "running")
 
 @contextmanager
 def asked() -> Iterator[None]:
-    """What the service refuses, and what keeps it from answering, in one line and an exit code."""
+    """What the service or the disk refuses, and what keeps them from answering, in one line and an exit code."""
     from ncagate import client
 
     try:
@@ -34,6 +34,9 @@ def asked() -> Iterator[None]:
         known = (without, Exit.NEGATIVE), (later, Exit.UNAVAILABLE)
         code = next((code for kinds, code in known if isinstance(error, kinds)), Exit.REFUSED)
         raise typer.Exit(code) from error
+    except OSError as error:  # where results are written
+        complain(f"{error.filename}: {error.strerror}", "file_error")
+        raise typer.Exit(Exit.REFUSED) from error
 
 
 def failure(scan: str, error: NcagateError) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def shown_so_far(*, json: bool) -> Iterator[list[dict[str, Any]]]:
     records: list[dict[str, Any]] = []
     try:
         yield records
-    except (NcagateError, KeyboardInterrupt):
+    except (NcagateError, OSError, KeyboardInterrupt):
         if records:
             show_records(records, json=json)
         raise

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from ncagate.client.errors import SetupError
 from ncagate.client.scans import ScanPath
 
 URL = "http://127.0.0.1:8000"
@@ -21,6 +22,8 @@ PATIENCE_S = 30.0
 @dataclass(frozen=True, repr=False)
 class Connection:
     """Address, key and trust; what is not given is ``NCAGATE_URL`` and ``NCAGATE_KEY``, or this machine and no key.
+
+    `options` raises `SetupError` where one of them is none.
 
     ``verify``: a file of certificates (PEM) to trust in place of the usual ones, or a context of one's own.
     """
@@ -36,21 +39,35 @@ class Connection:
 
     def options(self) -> dict[str, Any]:
         """For a client of httpx."""
-        key = self.key or os.environ.get("NCAGATE_KEY")
+        key = (self.key or os.environ.get("NCAGATE_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise SetupError("the key has characters that no key has")  # and is not shown
         return {
-            "base_url": self.address,
+            "base_url": self._base(),
             "headers": {"User-Agent": f"ncagate/{version('ncagate')}"}
             | ({"Authorization": f"Bearer {key}"} if key else {}),
             "verify": self._trust(),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20),
         }
 
+    def _base(self) -> httpx.URL:
+        try:
+            base = httpx.URL(self.address)
+        except httpx.InvalidURL as error:
+            raise SetupError(f"{self.address!r} is no address: {error}") from error
+        if base.scheme not in ("http", "https") or not base.host:
+            raise SetupError(f"{self.address!r} is no address of the form https://host:port")
+        return base
+
     def _trust(self) -> ssl.SSLContext:
         if isinstance(self.verify, ssl.SSLContext):
             return self.verify
         if self.verify is not None:
-            return ssl.create_default_context(cafile=self.verify)
-        if self.address.startswith("http://"):
+            try:
+                return ssl.create_default_context(cafile=self.verify)
+            except OSError as error:  # an SSLError is one
+                raise SetupError(f"{os.fspath(self.verify)}: no certificates can be read from it") from error
+        if self._base().scheme == "http":
             return ssl.SSLContext(
                 ssl.PROTOCOL_TLS_CLIENT
             )  # trusts nobody, and is never asked: redirects are not followed

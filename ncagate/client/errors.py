@@ -29,6 +29,12 @@ class ScanError(NcagateError):
     code = "scan_unusable"
 
 
+class SetupError(NcagateError):
+    """The client cannot be made so: an address, a key or a file of certificates that is none."""
+
+    code = "client_setup"
+
+
 class NoAnswerError(NcagateError):
     """Nobody answered, or the connection broke again and again."""
 
@@ -152,16 +158,16 @@ def _body(response: httpx.Response) -> Mapping[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def fault_of(error: httpx.TransportError) -> NcagateError:
+def fault_of(error: httpx.RequestError) -> NcagateError:
     """The error that no answer is."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return UntrustedServerError(cause.verify_message)
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return NotUnderstoodError(str(error))
-    return NoAnswerError(str(error) or type(error).__name__)
+    if isinstance(error, httpx.TransportError):
+        return NoAnswerError(str(error) or type(error).__name__)
+    return NotUnderstoodError(str(error))
 
 
 def passes(error: NcagateError) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
-from ncagate.client.errors import DamagedDownloadError, NoAnswerError, fault_of
+from ncagate.client.errors import DamagedDownloadError, NoAnswerError, NotUnderstoodError, fault_of
 from ncagate.client.patience import Trials
 from ncagate.client.scans import ScanPath
 from ncagate.client.steps import Call, Do, Flow, Read
@@ -48,7 +48,7 @@ def fetch(job: str, part: Part, file: BinaryIO, trials: Trials) -> Flow[None]:
     etag, size, total = None, 0, None
     while True:
         response = yield from trials.send(file_call(job, part, etag=etag, start=size))
-        if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        if not _goes_on(response, size):
             yield Do(lambda: (file.seek(0), file.truncate()))
             size, total, etag = 0, _length(response), response.headers.get("etag")
         try:
@@ -64,6 +64,23 @@ def fetch(job: str, part: Part, file: BinaryIO, trials: Trials) -> Flow[None]:
         if size > total:
             raise DamagedDownloadError(f"{size} bytes came of {total}")
         yield from trials.pause(NoAnswerError(f"{size} bytes came of {total}"))
+
+
+def _goes_on(response: httpx.Response, size: int) -> bool:
+    """Whether it is the rest of the file, and not all of it.
+
+    Raises:
+        NotUnderstoodError: it is neither, or somebody between has changed it.
+    """
+    if "content-encoding" in response.headers:
+        raise NotUnderstoodError("the file came in another encoding")
+    if response.status_code == httpx.codes.PARTIAL_CONTENT:
+        if not response.headers.get("content-range", "").startswith(f"bytes {size}-"):
+            raise NotUnderstoodError("another part of the file came")
+        return True
+    if "content-length" not in response.headers and "transfer-encoding" not in response.headers:
+        raise NotUnderstoodError("the file came without a length")
+    return False
 
 
 def _writing(file: BinaryIO, data: bytes) -> Callable[[], object]:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import httpx
 
-from ncagate.client.errors import NcagateError, ProblemError, WaitTimeoutError, fault_of, passes, problem_of
+from ncagate.client.errors import (
+    NcagateError,
+    NotUnderstoodError,
+    ProblemError,
+    WaitTimeoutError,
+    fault_of,
+    passes,
+    problem_of,
+)
 from ncagate.client.steps import Call, Flow, Send, Sleep
 
 FIRST_S = 0.25
@@ -81,10 +89,12 @@ def once(call: Call) -> Flow[httpx.Response]:
     """The answer to one attempt; raises as `Trials.send`."""
     try:
         response: httpx.Response = yield Send(call)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise fault_of(error) from error
-    if response.status_code < 400:
+    if response.is_success:
         return response
+    if response.is_redirect:  # a key goes where it was sent, and nowhere else
+        raise NotUnderstoodError(f"the answer leads elsewhere (status {response.status_code}): is the address right?")
     raise problem_of(response, retry_after=_seconds(response))
 
 

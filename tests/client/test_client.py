@@ -25,6 +25,7 @@ from ncagate.client import (
     Part,
     RejectedError,
     ScanError,
+    SetupError,
     UnavailableError,
     WaitTimeoutError,
 )
@@ -287,6 +288,24 @@ class TestRefusals:
     def test_a_result_that_is_not_there_yet(self, talker: Any, service: Service) -> None:
         with pytest.raises(NotFinishedError):
             talker._run(talker._flows.report(service.submit()))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"url": "127.0.0.1:8000"},
+            {"url": "ftp://host/"},
+            {"url": "http://"},
+            {"url": "http://[::1"},
+            {"key": "ncg_\nsecret"},
+            {"key": "ncg_schlüssel"},
+            {"verify": __file__},
+            {"verify": "/nowhere/ca.pem"},
+        ],
+    )
+    def test_what_is_no_address_key_or_certificate(self, talk: Callable[..., Any], options: dict[str, Any]) -> None:
+        with pytest.raises(SetupError) as caught:
+            talk(**({"url": "https://localhost"} | options))
+        assert "secret" not in str(caught.value)
 
     def test_nobody_at_the_address(self, talk: Callable[..., Any], unused_port: int) -> None:
         with pytest.raises(NoAnswerError):

@@ -10,15 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
 from jobs.repository import JobRepository
-from ncagate.client import NoAnswerError, UntrustedServerError, WaitTimeoutError
+from ncagate.client import NoAnswerError, NotUnderstoodError, Part, UntrustedServerError, WaitTimeoutError
 from tests.chaos.proxy import FaultProxy, Network
 from tests.e2e.conftest import Stack
 from tests.service.conftest import Service
@@ -220,31 +221,70 @@ class TestDownloads:
         assert list((tmp_path / "out").iterdir()) == []
 
 
+class Answers(BaseHTTPRequestHandler):
+    """Answers as a proxy might that is between: what to each path, by its end."""
+
+    kinds: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {
+        "models": (200, {"Content-Length": "14"}, b'{"models": []}'),
+        "moved": (302, {"Location": "http://elsewhere.example/", "Content-Length": "4"}, b"mask"),
+        "packed": (200, {"Content-Encoding": "gzip", "Content-Length": "4"}, b"mask"),
+        "endless": (200, {}, b"mask"),
+        "part": (206, {"Content-Range": "bytes 7-10/11", "Content-Length": "4"}, b"mask"),
+        "page": (200, {"Content-Length": "6"}, b"<html>"),
+        "badly": (200, {"Content-Encoding": "gzip", "Content-Length": "6"}, b"<html>"),
+    }
+
+    def do_GET(self) -> None:
+        status, headers, body = self.kinds[
+            self.path.split("/")[-2] if "mask" in self.path else self.path.split("/")[-1]
+        ]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
+        pass
+
+
+@contextmanager
+def answering(certificate: tuple[Path, Path] | None = None) -> Iterator[int]:
+    """A server of such answers; its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def secure(certificate: tuple[Path, Path]) -> Iterator[str]:
-    """A server behind TLS that lists no models; its address."""
+    """The address of one behind TLS."""
+    with answering(certificate) as port:
+        yield f"https://localhost:{port}"
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b'{"models": []}'
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
-            pass
+class TestBetween:
+    """What a proxy makes of an answer is never taken for a result."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"https://localhost:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    @pytest.mark.parametrize("kind", ["moved", "packed", "endless", "part"])
+    def test_a_file_is_not_saved(self, talk: Callable[..., Any], kind: str, tmp_path: Path) -> None:
+        with answering() as port:
+            client = talk(f"http://127.0.0.1:{port}")
+            with pytest.raises(NotUnderstoodError):
+                client._run(client._flows.save(kind, Part.MASK, tmp_path))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("kind", ["moved", "page", "badly"])
+    def test_a_job_is_not_read(self, talk: Callable[..., Any], kind: str) -> None:
+        with answering() as port, pytest.raises(NotUnderstoodError):
+            talk(f"http://127.0.0.1:{port}").job(kind)
 
 
 class TestTrust:

@@ -139,12 +139,26 @@ class TestFollowing:
         done = cli(command, "0" * 32)
         assert (done.exit_code, done.stderr.split()[-1]) == (Exit.REFUSED, "[job_not_found]")
 
+    def test_a_place_that_cannot_be_written_to(self, cli: Cli, scan: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("not a folder")
+        done = cli("submit", scan, "--model", "tiny", "--members", 2, "-o", "file/below", "--json")
+        assert (done.exit_code, done.stderr.split()[-1]) == (Exit.REFUSED, "[file_error]")
+        assert json.loads(done.stdout)[0]["state"] == "succeeded"
+
     def test_a_key_is_needed_where_there_are_any(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NCAGATE_URL", f"http://127.0.0.1:{site.service.port}")
         done = CliRunner().invoke(app, ["jobs"])
         assert (done.exit_code, done.stderr.split()[-1]) == (Exit.REFUSED, "[unauthenticated]")
         assert CliRunner().invoke(app, ["jobs", "--key", site.texts["ward"]]).exit_code == Exit.DONE
         assert CliRunner().invoke(app, ["jobs"], env={"NCAGATE_KEY": site.texts["ward"]}).exit_code == Exit.DONE
+
+
+class TestCompletion:
+    def test_commands_and_options_are_completed(self) -> None:
+        for typed, wanted in (("ncagate su", "submit"), ("ncagate submit --fo", "--folder")):
+            words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_NCAGATE_COMPLETE": "complete_bash"}
+            done = CliRunner().invoke(app, [], prog_name="ncagate", env=words)
+            assert done.stdout.split() == [wanted]
 
 
 class TestBatch:
