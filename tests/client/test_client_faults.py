@@ -256,7 +256,7 @@ def answering(certificate: tuple[Path, Path] | None = None) -> Iterator[int]:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         yield int(server.server_address[1])
         server.shutdown()
