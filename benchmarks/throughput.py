@@ -33,7 +33,7 @@ from imaging.read import read_scan
 from imaging.request import Request
 from jobs.blobs import Blobs
 from jobs.database import open_database, upgrade
-from jobs.models import JobRequest
+from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository, cursor
 from jobs.state import JobState
 from jobs.submission import submit
@@ -145,7 +145,7 @@ def _bare(files: Sequence[Path]) -> Bare:
     return Bare(version, images)
 
 
-def _environment(layout: str) -> dict[str, str]:
+def _environment(layout: str) -> dict[str, Any]:
     if layout == AUTOMATIC:
         return {}
     processes, threads = layout.split("x")
@@ -159,7 +159,8 @@ def _drained(repository: JobRepository, count: int) -> list[float]:
         if time.monotonic() > deadline:
             raise SystemExit("the service did not end its jobs in time")
         time.sleep(0.5)
-    jobs, before = [], None
+    jobs: list[Job] = []
+    before = None
     while page := repository.list(before=before, limit=500):
         jobs += page
         before = cursor(page[-1])

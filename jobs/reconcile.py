@@ -6,8 +6,8 @@ import logging
 import math
 from dataclasses import dataclass
 
-from jobs.attempts import TakenBack
 from jobs.errors import BrokerUnavailableError
+from jobs.leases import TakenBack
 from jobs.queue import Broker
 from jobs.repository import JobRepository
 

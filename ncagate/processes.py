@@ -9,6 +9,7 @@ import socket
 import threading
 import warnings
 
+from ncagate.capacity import worker_processes
 from ncagate.settings import Settings
 
 STREAMS_S = 3
@@ -46,7 +47,7 @@ def run_worker(settings: Settings) -> None:
             "--loglevel=WARNING",
             "--without-gossip",
             "--without-mingle",
-            f"--concurrency={settings.workers}",
+            f"--concurrency={worker_processes(settings)}",
             f"--hostname={worker_name(os.getpid())}",
         ]
     )

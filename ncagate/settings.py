@@ -75,11 +75,15 @@ class Settings(BaseSettings):
     read_seconds_max: PositiveInt = Field(120, description="Longest that reading one scan may take.")
 
     engine: str = Field("auto", description="Inference engine; `auto` takes the fastest that runs here.")
-    threads: int = Field(0, ge=0, description="CPU threads per worker process; 0: all cores.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads that a scan is segmented on; 0: all cores for one alone, its share among several."
+    )
     memory_budget: PositiveInt = Field(
         512 * MIB, description="Memory for automaton states per worker process; larger ones are streamed from files."
     )
-    workers: PositiveInt = Field(1, description="Worker processes that `ncagate serve` runs.")
+    workers: int = Field(
+        0, ge=0, description="Processes of a worker, which segment scans side by side; 0: one a core, as memory allows."
+    )
     members_max: PositiveInt = Field(50, description="Largest ensemble a request may ask for.")
     min_dice: float | None = Field(
         None,

@@ -62,7 +62,7 @@ def warm_up(**_: Any) -> None:
     from imaging.sandbox import start_sandbox  # late, as above
 
     start_sandbox()
-    runner().engine.name  # noqa: B018  # the engine is made when it is asked for
+    runner().warm_up()
 
 
 @worker_shutting_down.connect

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
@@ -23,6 +22,7 @@ from model_store.registry import Registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
+from ncagate.capacity import threads_for_one, worker_processes
 from ncagate.settings import Settings
 from worker.heart import Heart
 from worker.pipeline import Options, segment_scan
@@ -54,10 +54,16 @@ class Runner:
         return Blobs(self.settings.blobs)
 
     @cached_property
-    def engine(self) -> Engine:
-        """The inference engine, on this process's share of the cores."""
-        threads = self.settings.threads or max(1, (os.cpu_count() or 1) // self.settings.workers)
-        return get_engine(self.settings.engine, threads=threads, memory_budget=self.settings.memory_budget)
+    def engine(self) -> Callable[[int], Engine]:
+        """The inference engine, on so many threads."""
+        settings = self.settings
+        return cache(
+            lambda threads: get_engine(settings.engine, threads=threads, memory_budget=settings.memory_budget)
+        )
+
+    def warm_up(self) -> None:
+        """Make the engine, so that the first job need not wait for it."""
+        self.engine(self._threads())
 
     @cached_property
     def limits(self) -> Limits:
@@ -108,6 +114,11 @@ class Runner:
             if job.attempt < self.settings.attempts_max and self.repository.hand_back(job.id, job.attempt):
                 log.warning("job %s: handed back, as the worker stops", job.id)
 
+    def _threads(self) -> int:
+        """A scan's share of the cores, by how many there are to do now; asked anew for every scan."""
+        under_way = self.repository.under_way(worker_processes(self.settings))
+        return threads_for_one(self.settings, under_way)
+
     def _attempt(self, job: Job) -> None:
         request = job.request
         with (
@@ -118,7 +129,7 @@ class Runner:
             outcome = segment_scan(
                 self.blobs.input_files(job.id),
                 self.load(request.model, request.version),
-                engine=self.engine,
+                engine=self.engine(self._threads()),
                 options=Options(
                     policy=Policy(request.min_dice, request.alpha, request.rule),
                     members=request.members,

@@ -27,6 +27,7 @@ SEEDS = 4
 """Jobs ask for one of so many seeds, whose masks were made before the first fault."""
 SETTINGS = {
     "NCAGATE_THREADS": "1",
+    "NCAGATE_WORKERS": "1",
     "NCAGATE_LEASE_S": str(LEASE_S),
     "NCAGATE_RECONCILE_S": "0.3",
     "NCAGATE_SOFT_SHUTDOWN_S": "1",
