@@ -127,4 +127,3 @@ class Attempts:
             if values["state"] is JobState.SUCCEEDED:
                 tally.stamp_success(connection, now)
             return True
-

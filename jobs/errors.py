@@ -8,6 +8,10 @@ ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 """Failure code of a job whose workers died or fell silent once too often."""
 
 
+INTERNAL_ERROR = "internal_error"
+"""Failure code of work on which the program itself broke, in every attempt."""
+
+
 class JobsError(Exception):
     """Base of this package's errors; ``code`` is stable and safe to show."""
 
@@ -54,3 +58,21 @@ class WebhookRefusedError(UnsuitableWishError):
     """A webhook to a host that this deployment does not name, or to any where it has none."""
 
     code = "webhook_refused"
+
+
+class DatasetError(JobsError):
+    """A dataset cannot be trained on."""
+
+    code = "dataset_error"
+
+
+class DatasetNotFoundError(DatasetError):
+    """There is no dataset of this name."""
+
+    code = "dataset_not_found"
+
+
+class DatasetUnsuitableError(DatasetError):
+    """A dataset lacks what training needs."""
+
+    code = "dataset_unsuitable"

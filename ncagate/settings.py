@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     pacs: Path | None = Field(
         None, description="File (TOML) of the routes that series take, and of the archives that get results."
     )
+    datasets: Path | None = Field(
+        None, description="Folder of the labelled datasets that may be trained on; unset: nobody trains over the API."
+    )
     webhook_hosts: Annotated[str | None, AfterValidator(checked_hosts)] = Field(
         None, description="Hosts that webhooks may go to, separated by commas; unset: there are no webhooks."
     )
@@ -76,7 +79,9 @@ class Settings(BaseSettings):
 
     engine: str = Field("auto", description="Inference engine; `auto` takes the fastest that runs here.")
     threads: int = Field(
-        0, ge=0, description="CPU threads that a scan is segmented on; 0: all cores for one alone, its share among several."
+        0,
+        ge=0,
+        description="CPU threads that a scan is segmented on; 0: all cores for one alone, its share among several.",
     )
     memory_budget: PositiveInt = Field(
         512 * MIB, description="Memory for automaton states per worker process; larger ones are streamed from files."

@@ -16,9 +16,10 @@ from jobs.clients import NOBODY, STRANGER, Client
 from jobs.database import open_database
 from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
-from jobs.queue import Broker, make_celery
+from jobs.queue import SEGMENTING, TRAINING, Broker, Work, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
+from jobs.trainings import Trainings
 from model_store.registry import Registry
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
@@ -47,6 +48,7 @@ class Gateway:
     collection: Collection
     objects: ObjectRepository
     deliveries: DeliveryRepository
+    trainings: Trainings
     client: Client = NOBODY
 
     @classmethod
@@ -66,6 +68,7 @@ class Gateway:
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
+            trainings=Trainings(repository.engine),
         )
 
     def seen_by(self, client: Client) -> Gateway:
@@ -82,20 +85,21 @@ class Gateway:
         """Write into the audit log what the client does."""
         self.audit.add(self.client, action, subject)
 
-    def wake(self) -> None:
-        """Tell a worker of an accepted job. Never raises: what fails here, the reconciler does."""
+    def wake(self, work: Work = SEGMENTING) -> None:
+        """Tell a worker of accepted work. Never raises: what fails here, the reconciler does."""
         try:
-            self.broker.wake()
+            self.broker.wake(work)
         except BrokerUnavailableError:
             log.warning("no worker was woken: the broker does not answer")
         except Exception:
             log.exception("no worker was woken")
 
     def reconcile(self) -> Reconciled:
-        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`."""
+        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile` for each kind of work."""
         self.collection.submit_complete(lambda job_id: self.wake())
-        chosen = self.settings
-        return reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
+        most, lease_s = self.settings.attempts_max, self.settings.lease_s
+        reconcile(self.trainings, self.broker, attempts_max=most, lease_s=lease_s, work=TRAINING)
+        return reconcile(self.repository, self.broker, attempts_max=most, lease_s=lease_s)
 
     def sweep(self) -> int:
         """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""

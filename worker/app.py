@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from billiard import active_children
 from celery.signals import worker_process_init, worker_shutting_down
 
-from jobs.queue import TASK_NAME, make_celery
+from jobs.queue import SEGMENTING, make_celery
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
+from worker.stopping import end_after, hand_back_when_stopped
 
 if TYPE_CHECKING:
     from worker.run import Runner
@@ -25,9 +22,6 @@ IMPORT_S = 60.0
 
 NICE = 10
 """On a machine that is the gateway's too, who asks is answered before the computing goes on."""
-POLL_S = 0.02
-HAND_BACK_S = 5.0
-"""How long the processes have to hand their jobs back, once the worker waits for them no longer."""
 
 PARENT = os.getpid()
 """The process that imports this module and then forks the workers."""
@@ -47,7 +41,7 @@ def runner() -> Runner:
     return Runner(settings)
 
 
-@celery_app.task(name=TASK_NAME)
+@celery_app.task(name=SEGMENTING.task)
 def segment() -> None:
     """Work on the job whose turn it is; its row says how it ended."""
     runner().run_next()
@@ -58,7 +52,8 @@ def warm_up(**_: Any) -> None:
     """In a new worker process: never outlive the parent, and have reader and engine ready before the first job."""
     die_with_parent(PARENT)
     os.nice(NICE)
-    _hand_back_when_stopped()  # before an import makes a thread that the signal would end the process by
+    # before an import makes a thread that the signal would end the process by
+    hand_back_when_stopped(lambda: runner().hand_back())
     from imaging.sandbox import start_sandbox  # late, as above
 
     start_sandbox()
@@ -67,42 +62,5 @@ def warm_up(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def bound_shutdown(**_: Any) -> None:
-    """In the parent, which was told to stop and waits for its jobs: it waits so long and not longer."""
-    timer = threading.Timer(settings.soft_shutdown_s, _end)
-    timer.daemon = True
-    timer.start()
-
-
-def _end() -> None:
-    children = active_children()
-    for child in children:
-        child.terminate()
-    deadline = time.monotonic() + HAND_BACK_S
-    while time.monotonic() < deadline and any(_runs(child.pid) for child in children):
-        time.sleep(POLL_S)
-    os._exit(0)
-
-
-def _runs(pid: int) -> bool:
-    """Whether a child has not ended yet; it stays unreaped, as the thread that waits for it is another one's."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
-
-
-def _hand_back_when_stopped() -> None:
-    """SIGTERM is how the parent ends this process when its job takes longer than a stopping worker waits.
-
-    A thread waits for it: the main one may be in the engine for seconds, where no handler runs.
-    """
-
-    def wait() -> None:
-        signal.sigwait({signal.SIGTERM})
-        try:
-            runner().hand_back()
-        finally:
-            os._exit(0)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=wait, name="hand-back", daemon=True).start()
+    """In the parent, which was told to stop."""
+    end_after(settings.soft_shutdown_s)

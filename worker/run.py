@@ -13,7 +13,7 @@ from imaging.limits import Limits
 from imaging.roi import Roi
 from jobs.blobs import Blobs
 from jobs.database import open_database
-from jobs.errors import JobGoneError
+from jobs.errors import INTERNAL_ERROR, JobGoneError
 from jobs.models import Job
 from jobs.repository import JobRepository
 from model_store.errors import ModelStoreError
@@ -30,8 +30,6 @@ from worker.record import Origin
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
-INTERNAL_ERROR = "internal_error"
-"""Failure code of a job on which the program itself broke, in every attempt."""
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +55,7 @@ class Runner:
     def engine(self) -> Callable[[int], Engine]:
         """The inference engine, on so many threads."""
         settings = self.settings
-        return cache(
-            lambda threads: get_engine(settings.engine, threads=threads, memory_budget=settings.memory_budget)
-        )
+        return cache(lambda threads: get_engine(settings.engine, threads=threads, memory_budget=settings.memory_budget))
 
     def warm_up(self) -> None:
         """Make the engine, so that the first job need not wait for it."""
