@@ -31,6 +31,20 @@ class Attempts:
                 return job
         return None
 
+    def claim_following(self, leader: Job, lease_s: float, suits: Callable[[Job], bool]) -> Job | None:
+        """`claim` the job whose turn it is, if it may go with ``leader``; None where it may not, or none is queued.
+
+        It may where it wants the same version, has not been tried before, and ``suits``. No other is taken in its
+        place: a batch changes nobody's turn.
+        """
+        job_id = self._next_up()
+        with Session(self._engine) as session:
+            job = session.get(Job, job_id) if job_id is not None else None
+        if job is None or job.attempt or not suits(job):
+            return None
+        mine, its = leader.request, job.request
+        return self.claim(job.id, lease_s) if (mine.model, mine.version) == (its.model, its.version) else None
+
     def claim(self, job_id: str, lease_s: float) -> Job | None:
         """Take a queued job: it is running, one attempt more. None where it is not queued (any more)."""
         now = self._clock()

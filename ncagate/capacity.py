@@ -38,7 +38,7 @@ def worker_processes(settings: Settings, cgroup: Path = CGROUP) -> int:
 
 
 def threads_for_one(settings: Settings, under_way: int, cgroup: Path = CGROUP) -> int:
-    """On how many threads a scan is segmented, of so many that wait or are under way: as set, or its share of the cores.
+    """On how many threads a scan is segmented, of so many that wait or are under way: as set, or its share.
 
     A scan alone gets all of them, and is done soonest. Where every process has one, each gets its share: scans side by
     side on a thread each are more in a minute than one after another on all cores (`benchmarks.throughput`).

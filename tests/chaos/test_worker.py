@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.points import WORKER_POINTS
+from tests.chaos.points import AHEAD, WORKER_POINTS
 from tests.chaos.processes import DEATH_S, until
 from tests.chaos.rig import Rig
 
@@ -32,4 +32,22 @@ class TestKill:
             rig.fleet.kill(name)
         rig.revive(name)
         assert rig.client.finished(held.job_id)["attempt"] == (1 if point in KEPT else 2)
+        rig.settle()
+
+
+class TestBatch:
+    def test_a_kill_costs_each_of_its_jobs_an_attempt_and_none_its_result(self, rig: Rig) -> None:
+        rig.order("segment")  # the first one waits there until the second one is in the queue behind it
+        rig.order(AHEAD)
+        first = rig.client.submit(0)
+        rig.wait_held("segment")
+        second = rig.client.submit(1)
+        rig.release("segment")
+        (pid,) = rig.wait_held(AHEAD)
+        name = rig.owner_of(pid)
+        rig.note("kill -9 of a worker's process with two jobs")
+        assert rig.fleet.kill_pool(name) == pid
+        rig.release(AHEAD)
+        assert rig.client.finished(second)["attempt"] == 2
+        assert rig.client.finished(first)["attempt"] in (1, 2)  # it may have been over
         rig.settle()
