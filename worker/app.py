@@ -11,6 +11,7 @@ from celery.signals import worker_process_init, worker_shutting_down
 from jobs.queue import SEGMENTING, make_celery
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
+from worker.settling import Settling, WakeUp
 from worker.stopping import end_after, hand_back_when_stopped
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ celery_app = make_celery(settings)
 celery_app.conf.update(
     worker_log_format=LOG_FORMAT, worker_task_log_format=LOG_FORMAT, worker_proc_alive_timeout=IMPORT_S
 )
+celery_app.steps["consumer"].add(Settling)
 
 
 @cache
@@ -41,7 +43,7 @@ def runner() -> Runner:
     return Runner(settings)
 
 
-@celery_app.task(name=SEGMENTING.task)
+@celery_app.task(name=SEGMENTING.task, Request=WakeUp)
 def segment() -> None:
     """Work on the job whose turn it is; its row says how it ended."""
     runner().run_next()

@@ -11,6 +11,7 @@ from celery.signals import worker_process_init, worker_shutting_down
 from jobs.queue import TRAINING, make_celery
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
+from worker.settling import Settling, WakeUp
 from worker.stopping import HAND_BACK_S, end_after, hand_back_when_stopped
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ PARENT = os.getpid()
 settings = Settings()
 celery_app = make_celery(settings, TRAINING)
 celery_app.conf.update(worker_log_format=LOG_FORMAT, worker_task_log_format=LOG_FORMAT)
+celery_app.steps["consumer"].add(Settling)
 
 
 @cache
@@ -36,7 +38,7 @@ def trainer() -> Trainer:
     return Trainer(settings)
 
 
-@celery_app.task(name=TRAINING.task)
+@celery_app.task(name=TRAINING.task, Request=WakeUp)
 def train() -> None:
     """Work on the training that has waited longest; its row says how it ended."""
     trainer().run_next()
