@@ -52,7 +52,7 @@ from nca.weights import validate
 SHIPPED = Path(__file__).parent / "published"
 PRODUCTION = "production"
 CANDIDATE = "candidate"
-"""The version that is tried in the shadow of the production one."""
+"""What was trained here and nobody has promoted yet; it is tried in the shadow of the production one."""
 ALIASES_FILE = "aliases.json"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 """A manifest is a few kilobytes; a file beyond this is not one."""
@@ -105,6 +105,8 @@ class Registry:
     def resolve(self, name: str, selector: str | None = None) -> Manifest:
         """The manifest that a version name or alias stands for; without one `production`, else the newest usable.
 
+        What was ever a candidate is none of the latter: it serves where it is named, or once it is promoted.
+
         Raises:
             ModelNotFoundError, VersionNotFoundError, CorruptVersionError: as `manifest`.
         """
@@ -113,6 +115,10 @@ class Registry:
             return self.manifest(name, aliases.get(selector, selector))
         if PRODUCTION in aliases:
             return self.manifest(name, aliases[PRODUCTION])
+        candidates = self._histories(self._root, name).get(CANDIDATE, [])
+        versions = [one for one in versions if one not in candidates]
+        if not versions:
+            raise VersionNotFoundError(f"{name} has no version in production, only candidates")
         usable = []
         for version in versions:
             with suppress(CorruptVersionError):
@@ -171,8 +177,11 @@ class Registry:
         calibration: Sequence[CalibrationRow],
         *,
         reference: Reference | None = None,
+        candidate: bool = False,
     ) -> Manifest:
         """Add a version; returns its manifest with the sums of its files filled in. It is whole or not there.
+
+        A ``candidate`` gets that alias before it is there: at no time it is what is meant where nobody says a version.
 
         Raises:
             VersionExistsError: the version is there already; of two that race, one gets this.
@@ -196,6 +205,8 @@ class Registry:
                 write(staged / name, data)
             staged.chmod(PUBLIC_FOLDER)
             sync(staged)
+            if candidate:
+                self._add_alias(manifest.name, CANDIDATE, manifest.version)
             _rename_new(staged, parent / manifest.version)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -224,12 +235,7 @@ class Registry:
         if alias in self.versions(name):
             raise InvalidAliasError(f"{alias!r} is the name of a version")
         self.check(self.manifest(name, version))
-        with locked(self._home(name)):
-            histories = self._histories(self._root, name)
-            shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
-            before = histories.get(alias, shipped)
-            if before[-1:] != [version]:
-                self._write_histories(name, histories | {alias: [*before, version]})
+        self._add_alias(name, alias, version)
 
     def rollback(self, name: str, alias: str) -> str:
         """Point an alias at the version it had before; returns that version.
@@ -283,6 +289,14 @@ class Registry:
             return {}
         except (OSError, ValidationError) as error:
             raise CorruptVersionError(f"{name}: the aliases cannot be read") from error
+
+    def _add_alias(self, name: str, alias: str, version: str) -> None:
+        with locked(self._home(name)):
+            histories = self._histories(self._root, name)
+            shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
+            before = histories.get(alias, shipped)
+            if before[-1:] != [version]:
+                self._write_histories(name, histories | {alias: [*before, version]})
 
     def _write_histories(self, name: str, histories: dict[str, list[str]]) -> None:
         data = (json.dumps(histories, indent=2, sort_keys=True) + "\n").encode()

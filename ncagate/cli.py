@@ -77,6 +77,15 @@ def worker() -> None:
 
 
 @app.command()
+def trainer() -> None:
+    """Run what `POST /training` asks for, one training at a time, on the datasets of NCAGATE_DATASETS."""
+    from ncagate.processes import run_trainer
+
+    chosen_settings()  # a setting that makes no sense is told like any other
+    run_trainer()
+
+
+@app.command()
 def listen() -> None:
     """Take DICOM associations: archives and scanners send series by C-STORE (see NCAGATE_PACS)."""
     from ncagate.processes import run_listener

@@ -111,7 +111,7 @@ class ShadowRunner:
             outcome = segment_scan(
                 runner.blobs.input_files(job.id),
                 runner.load(pair.model, pair.candidate),
-                engine=runner.engine,
+                engine=runner.engine(runner.threads()),
                 options=runner.options(job.request),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=runner.limits,
