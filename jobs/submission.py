@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.blobs import Blobs
 from jobs.idempotency import Named
 from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository
+from ncagate.bucket import StorageUnavailableError
 
 
 def submit(
@@ -23,10 +25,12 @@ def submit(
 
     Raises:
         IdempotencyError: there is a job under this name.
+        StorageUnavailableError: there is no place for the files now.
     """
     try:
         blobs.commit_input(staged, job_id)
         return repository.create(job_id, request, named=named)
     except BaseException:
-        blobs.erase(job_id)
+        with suppress(StorageUnavailableError):  # then the sweep finds what has no row
+            blobs.erase(job_id)
         raise

@@ -57,7 +57,7 @@ def run_listener(settings: Settings) -> None:
     from jobs.clients import Client
     from jobs.database import open_database, upgrade
     from jobs.repository import JobRepository
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
     from pacs.collect import open_collection
     from pacs.config import ListenSection, load_pacs
     from pacs.listen import Listener
@@ -67,7 +67,7 @@ def run_listener(settings: Settings) -> None:
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     jobs = JobRepository(open_database(settings.database))
-    collection = open_collection(settings, config=config, jobs=jobs, registry=Registry(settings.models))
+    collection = open_collection(settings, config=config, jobs=jobs, registry=open_registry(settings))
     section = config.listen or ListenSection()
     if not section.calling and section.tls is None:
         logging.getLogger("pacs").warning(

@@ -15,6 +15,7 @@ from jobs.blobs import Blobs
 from jobs.clients import Client
 from jobs.errors import JobsError
 from jobs.models import JobRequest, Series
+from jobs.objects import open_blobs
 from jobs.repository import JobRepository
 from jobs.state import SeriesState
 from jobs.submission import submit
@@ -108,9 +109,9 @@ class Collection:
         The series first: what an archive sends again makes the same job, once this one is gone.
         """
         self._erase(self.series.of_job(job_id))
-        if not self.jobs.erase(job_id, why=why):
+        if not self.jobs.erase(job_id, why=why, first=self.blobs.erase_first):
             return False
-        self.blobs.erase(job_id)
+        self.blobs.erase_last(job_id)
         return True
 
     def sweep(self) -> None:
@@ -214,7 +215,7 @@ def open_collection(settings: Settings, *, config: PacsConfig, jobs: JobReposito
     Raises:
         IdentityKeyError, WrongIdentityKeyError: of a file of routes that asks for de-identification.
     """
-    blobs, files = Blobs(settings.blobs), SeriesFiles(settings.blobs)
+    blobs, files = open_blobs(settings), SeriesFiles(settings.blobs)
     return Collection(
         settings=settings,
         config=config,

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.archive import DeliveryRepository, ObjectRepository
-from jobs.blobs import Blobs
 from jobs.database import open_database
 from jobs.models import Delivery, Job
+from jobs.objects import open_blobs
 from jobs.state import DeliveryState
 from ncagate.settings import Settings
 from pacs.carriers import ArchiveCarrier, Carrier
@@ -104,7 +104,7 @@ def deliverers(settings: Settings, config: PacsConfig) -> list[Deliverer]:
     """
     vault = None if config.deidentify is None else Vault(settings.blobs, config.deidentify.key_file)
     engine = open_database(settings.database)
-    objects, blobs = ObjectRepository(engine), Blobs(settings.blobs)
+    objects, blobs = ObjectRepository(engine), open_blobs(settings)
     carriers: list[Carrier] = [ArchiveCarrier(one, objects, blobs, vault) for one in config.destination]
     webhooks = open_webhooks(settings)
     if webhooks is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
@@ -16,13 +18,15 @@ from jobs.blobs import Blobs
 from jobs.database import open_database
 from jobs.errors import JobGoneError
 from jobs.models import Job
+from jobs.objects import open_blobs
 from jobs.repository import JobRepository
 from model_store.errors import ModelStoreError
 from model_store.loaded import LoadedVersion, load_version
-from model_store.registry import Registry
+from model_store.registry import open_registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
+from ncagate.bucket import StorageUnavailableError
 from ncagate.settings import Settings
 from worker.heart import Heart
 from worker.pipeline import Options, segment_scan
@@ -32,6 +36,10 @@ VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
 INTERNAL_ERROR = "internal_error"
 """Failure code of a job on which the program itself broke, in every attempt."""
+
+PATIENCE_S = 60.0
+"""How long a finished result waits for a store that does not answer, before the job is handed back."""
+PAUSE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +59,7 @@ class Runner:
     @cached_property
     def blobs(self) -> Blobs:
         """The jobs' files."""
-        return Blobs(self.settings.blobs)
+        return open_blobs(self.settings)
 
     @cached_property
     def engine(self) -> Engine:
@@ -73,11 +81,16 @@ class Runner:
     @cached_property
     def load(self) -> Callable[[str, str], LoadedVersion]:
         """Load a version by name; versions never change, so a loaded one is good for ever."""
-        registry = Registry(self.settings.models)
+        registry = open_registry(self.settings)
         return lru_cache(maxsize=VERSIONS_KEPT)(lambda name, version: load_version(registry, name, version))
 
     def run_next(self) -> None:
-        """Work on the job whose turn it is, if any is queued."""
+        """Work on the job whose turn it is, if any is queued and there is where to read and write."""
+        try:
+            self.blobs.ping()
+        except StorageUnavailableError as error:  # no attempt is spent on it; the reconciler wakes again
+            log.warning("woken, and took no job: %s", error)
+            return
         job = self.repository.claim_next(self.settings.lease_s)
         if job is None:
             log.info("woken, and no job is queued")
@@ -92,6 +105,8 @@ class Runner:
         except (ImagingError, NcaError, ModelStoreError) as error:
             self.repository.fail(job.id, job.attempt, error.code, str(error))
             log.info("job %s: failed with %s", job.id, error.code)
+        except StorageUnavailableError as error:
+            self._stranded(job, error)
         except JobGoneError:
             log.info("job %s: erased meanwhile", job.id)
         except Exception:  # whatever it was, the job must not be left without an end
@@ -114,9 +129,10 @@ class Runner:
             Heart(self.repository, job, lease_s=self.settings.lease_s) as heart,
             self.blobs.staging() as workdir,
             self.blobs.staging() as out,
+            self.blobs.inputs(job.id) as scans,
         ):
             outcome = segment_scan(
-                self.blobs.input_files(job.id),
+                scans,
                 self.load(request.model, request.version),
                 engine=self.engine,
                 options=Options(
@@ -132,10 +148,30 @@ class Runner:
                 workdir=workdir,
                 on_stage=heart.report,
             )
-            self.blobs.commit_result(out, job.id, job.attempt)
+            self._commit(out, job, heart)
         record = outcome.record
         if self.repository.succeed(job.id, job.attempt, record.to_json(), objects=outcome.objects):
             log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds)
+        else:
+            self.blobs.withdraw_result(job.id, job.attempt)
+
+    def _commit(self, out: Path, job: Job, heart: Heart) -> None:
+        """Put the result where it belongs; a short outage does not throw the work away."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.blobs.commit_result(out, job.id, job.attempt)
+                return
+            except StorageUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+            heart.report("write", 1.0)
+            time.sleep(PAUSE_S)
+
+    def _stranded(self, job: Job, error: StorageUnavailableError) -> None:
+        """The store went away under the job, which is not its fault: it waits in the queue, however often that is."""
+        log.warning("job %s: attempt %d could not go on: %s", job.id, job.attempt, error)
+        self.repository.hand_back(job.id, job.attempt)
 
     def _broke(self, job: Job) -> None:
         """The program itself broke: try again, for it may be the machine, but not for ever."""
