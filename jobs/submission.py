@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from sqlalchemy.exc import IntegrityError
+
 from jobs.blobs import Blobs
 from jobs.idempotency import Named
 from jobs.models import Job, JobRequest
@@ -30,6 +32,10 @@ def submit(
     try:
         blobs.commit_input(staged, job_id)
         return repository.create(job_id, request, named=named)
+    except IntegrityError:
+        if repository.get(job_id) is None:  # else another process has made the same job of the same files
+            blobs.erase(job_id)
+        raise
     except BaseException:
         with suppress(StorageUnavailableError):  # then the sweep finds what has no row
             blobs.erase(job_id)

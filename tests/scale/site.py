@@ -43,9 +43,9 @@ class Site:
         self.client = Client([free_port() for _ in range(gateways)], scan)
         for number, url in enumerate(self.client.urls):
             self._add(f"gateway-{number}", NCAGATE_PORT=url.rpartition(":")[2])
-            until(lambda number=number: self._answers(number), START_S, f"gateway-{number} answers")  # type: ignore[misc]
         for number in range(workers):
             self._add(f"worker-{number}")
+        until(lambda: all(self._answers(one) for one in range(gateways)), START_S, "the gateways answer")
         self.client.segment()
 
     def data(self, name: str) -> Path:
