@@ -79,7 +79,8 @@ class Base(DeclarativeBase):
 class Job(Base):
     """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
 
-    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order.
+    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order. ``request_id`` and
+    ``trace`` (a W3C `traceparent`) are of the request that made it, where one did.
     """
 
     __tablename__ = "jobs"
@@ -106,6 +107,8 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(String(36))
+    trace: Mapped[str | None] = mapped_column(String(64))
 
     @property
     def finished(self) -> bool:

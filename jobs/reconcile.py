@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 
 from jobs.attempts import TakenBack
-from jobs.errors import BrokerUnavailableError
+from jobs.errors import ATTEMPTS_EXHAUSTED, BrokerUnavailableError
 from jobs.queue import Broker
 from jobs.repository import JobRepository
+from jobs.state import JobState
 
 WAKES_MAX = 1000
 """Most wake-ups that one round sends; the next one is seconds away."""
@@ -32,6 +33,7 @@ def reconcile(repository: JobRepository, broker: Broker, *, attempts_max: int, l
     A wake-up too many is harmless: the worker that gets it finds nothing queued. So several gateways may do this.
     """
     taken_back = repository.take_back_expired(attempts_max, lease_s=lease_s)
+    _tell(taken_back)
     sent = 0
     try:
         queued = repository.queued()
@@ -41,3 +43,13 @@ def reconcile(repository: JobRepository, broker: Broker, *, attempts_max: int, l
     except BrokerUnavailableError:
         return Reconciled(sent, False, taken_back)
     return Reconciled(sent, True, taken_back)
+
+
+def _tell(taken_back: TakenBack) -> None:
+    for job_id in taken_back.requeued:
+        log.warning("job %s: its worker fell silent; queued again", job_id, extra={"state": JobState.QUEUED.value})
+    for job_id in taken_back.exhausted:
+        said = {"state": JobState.FAILED.value, "code": ATTEMPTS_EXHAUSTED}
+        log.warning("job %s: its worker fell silent, in the last attempt", job_id, extra=said)
+    for job_id in taken_back.cancelled:
+        log.info("job %s: cancelled, its worker had fallen silent", job_id, extra={"state": JobState.CANCELLED.value})

@@ -31,6 +31,7 @@ from jobs.errors import InvalidCursorError
 from jobs.idempotency import Named
 from jobs.models import IdempotencyKey, Job, JobRequest
 from jobs.state import TERMINAL, JobState
+from ncagate import logs, tracing
 
 PAGE_MAX = 500
 """Most jobs one page of the list holds."""
@@ -147,6 +148,8 @@ class JobRepository(Attempts):
             "created_at": now,
             "queued_at": now,
             "request": request,
+            "request_id": logs.fields().get("request_id"),
+            "trace": tracing.current(),
         }
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             job = session.scalars(insert(Job).returning(Job), [values]).one()

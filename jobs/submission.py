@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from jobs.idempotency import Named
 from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository
 from ncagate.bucket import StorageUnavailableError
+
+log = logging.getLogger(__name__)
 
 
 def submit(
@@ -31,12 +34,12 @@ def submit(
     """
     try:
         blobs.commit_input(staged, job_id)
-        return repository.create(job_id, request, named=named)
-    except IntegrityError:
-        if repository.get(job_id) is None:  # else another process has made the same job of the same files
-            blobs.erase(job_id)
-        raise
-    except BaseException:
+        job = repository.create(job_id, request, named=named)
+    except BaseException as error:
+        if isinstance(error, IntegrityError) and repository.get(job_id) is not None:
+            raise  # another process has made the same job of the same files
         with suppress(StorageUnavailableError):  # then the sweep finds what has no row
             blobs.erase(job_id)
         raise
+    log.info("job %s: queued", job_id, extra={"state": job.state.value})
+    return job

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from kombu.exceptions import OperationalError
 
 from model_store.durable import replace
-from ncagate import private_redis
-from ncagate.processes import LOG_FORMAT, STREAMS_S, worker_name
+from ncagate import logs, private_redis
+from ncagate.processes import STREAMS_S, worker_name
 from ncagate.settings import Settings
 from ncagate.supervisor import Child, Program, StopSignals
 from pacs.config import load_pacs
@@ -82,7 +82,7 @@ def serve(settings: Settings) -> None:
     Raises:
         EmbeddedError, RedisMissingError, InvalidPacsConfigError, WebhookSecretError: it cannot be started.
     """
-    logging.basicConfig(format=LOG_FORMAT.format("supervisor"), level=logging.INFO)
+    logs.configure("supervisor", settings.log_format, level=logging.INFO)
     signals = StopSignals()
     signals.install()
     with ExitStack() as stack:

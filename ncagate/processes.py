@@ -9,11 +9,11 @@ import socket
 import threading
 import warnings
 
+from ncagate import logs, tracing
 from ncagate.settings import Settings
 
 STREAMS_S = 3
 """How long a stopping gateway waits for answers under way; an event stream has no end of its own."""
-LOG_FORMAT = "%(asctime)s %(levelname)s {}: %(message)s"
 
 
 def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
@@ -23,7 +23,7 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
     from service.app import create_app
     from service.server import raise_file_limit, server_config
 
-    _log("gateway", "pacs")
+    _log("gateway", settings, "jobs", "pacs", "service.jobs")
     raise_file_limit()
     config = server_config(create_app(settings), host=settings.host, port=settings.port, stopping_s=STREAMS_S)
     uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
@@ -38,7 +38,6 @@ def run_worker(settings: Settings) -> None:
 
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is a risk with pickle; messages here are JSON
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # the setting it speaks of is made
-    logging.getLogger("worker").setLevel(logging.INFO)
     celery_app.worker_main(
         [
             "--quiet",
@@ -62,7 +61,7 @@ def run_listener(settings: Settings) -> None:
     from pacs.config import ListenSection, load_pacs
     from pacs.listen import Listener
 
-    _log("listener", "pacs")
+    _log("listener", settings, "jobs", "pacs")
     config = load_pacs(settings.pacs)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
@@ -83,18 +82,18 @@ def run_deliverer(settings: Settings) -> None:
     from pacs.config import load_pacs
     from pacs.delivery import deliver_until
 
-    _log("deliverer", "pacs")
+    _log("deliverer", settings, "pacs")
     config = load_pacs(settings.pacs)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     deliver_until(_stop_event(), settings, config)
 
 
-def _log(name: str, room: str) -> None:
-    """Log warnings, and what this room tells. What pydicom warns of quotes values, and a name may be among them."""
+def _log(name: str, settings: Settings, *rooms: str) -> None:
+    """Log warnings, and what these rooms tell. What pydicom warns of quotes values, and a name may be among them."""
     warnings.filterwarnings("ignore", module="pydicom")
-    logging.basicConfig(format=LOG_FORMAT.format(name), level=logging.WARNING)
-    logging.getLogger(room).setLevel(logging.INFO)
+    logs.configure(name, settings.log_format, rooms=rooms)
+    tracing.configure(name)
 
 
 def _stop_event() -> threading.Event:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ncagate.bucket import checked_location
+from ncagate.logs import LogFormat
 from ncagate.webhook_hosts import checked_hosts
 
 MIB = 1024 * 1024
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
         validate_default=True,
         description="File of the secrets that webhooks are signed with (`whsec_...`), one a line.",
     )
+    log_format: LogFormat = Field("text", description="How lines of the log are written: `text` or `json`.")
     host: str = Field("127.0.0.1", description="Address the gateway binds to.")
     access: Literal["auto", "keys"] = Field(
         "auto",

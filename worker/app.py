@@ -10,16 +10,16 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from billiard import active_children
-from celery.signals import worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
 from jobs.queue import TASK_NAME, make_celery
+from ncagate import logs, tracing
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
 
 if TYPE_CHECKING:
     from worker.run import Runner
 
-LOG_FORMAT = "%(asctime)s %(levelname)s worker: %(message)s"
 IMPORT_S = 60.0
 """How long a new process may take to import the engine before Celery thinks it dead."""
 
@@ -34,9 +34,7 @@ PARENT = os.getpid()
 
 settings = Settings()
 celery_app = make_celery(settings)
-celery_app.conf.update(
-    worker_log_format=LOG_FORMAT, worker_task_log_format=LOG_FORMAT, worker_proc_alive_timeout=IMPORT_S
-)
+celery_app.conf.update(worker_proc_alive_timeout=IMPORT_S)
 
 
 @cache
@@ -53,6 +51,12 @@ def segment() -> None:
     runner().run_next()
 
 
+@setup_logging.connect
+def log_as_set(**_: Any) -> None:
+    """In the parent, in place of Celery's own way; its processes inherit it."""
+    logs.configure("worker", settings.log_format, rooms=("worker",))
+
+
 @worker_process_init.connect
 def warm_up(**_: Any) -> None:
     """In a new worker process: never outlive the parent, and have reader and engine ready before the first job."""
@@ -62,7 +66,14 @@ def warm_up(**_: Any) -> None:
     from imaging.sandbox import start_sandbox  # late, as above
 
     start_sandbox()
+    tracing.configure("worker")  # after what is started here has been
     runner().engine.name  # noqa: B018  # the engine is made when it is asked for
+
+
+@worker_process_shutdown.connect
+def say_the_rest(**_: Any) -> None:
+    """In a worker process that ends: what it did is told."""
+    tracing.flush()
 
 
 @worker_shutting_down.connect
@@ -101,6 +112,7 @@ def _hand_back_when_stopped() -> None:
         signal.sigwait({signal.SIGTERM})
         try:
             runner().hand_back()
+            tracing.flush()
         finally:
             os._exit(0)
 

@@ -19,13 +19,16 @@ from jobs.database import open_database
 from jobs.errors import JobGoneError
 from jobs.models import Job
 from jobs.objects import open_blobs
+from jobs.origin import bound_to, identifiers
 from jobs.repository import JobRepository
+from jobs.state import JobState
 from model_store.errors import ModelStoreError
 from model_store.loaded import LoadedVersion, load_version
 from model_store.registry import open_registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
+from ncagate import tracing
 from ncagate.bucket import StorageUnavailableError
 from ncagate.settings import Settings
 from worker.heart import Heart
@@ -40,6 +43,7 @@ INTERNAL_ERROR = "internal_error"
 PATIENCE_S = 60.0
 """How long a finished result waits for a store that does not answer, before the job is handed back."""
 PAUSE_S = 1.0
+QUEUED = {"state": JobState.QUEUED.value}
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +99,23 @@ class Runner:
         if job is None:
             log.info("woken, and no job is queued")
             return
-        log.info("job %s: attempt %d started", job.id, job.attempt)
+        started = job.started_at or job.queued_at
+        tracing.past("queue", job.queued_at, started, parent=job.trace, job_id=job.id, attempt=job.attempt)
+        with bound_to(job), tracing.span("job", parent=job.trace, kind="consumer", **identifiers(job)):
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        log.info("job %s: attempt %d started", job.id, job.attempt, extra={"state": job.state.value})
         self._under_way.append(job)
         try:
             self._attempt(job)
         except CancelledError:
             self.repository.cancelled(job.id, job.attempt)
-            log.info("job %s: cancelled", job.id)
+            log.info("job %s: cancelled", job.id, extra={"state": JobState.CANCELLED.value})
         except (ImagingError, NcaError, ModelStoreError) as error:
             self.repository.fail(job.id, job.attempt, error.code, str(error))
-            log.info("job %s: failed with %s", job.id, error.code)
+            said = {"state": JobState.FAILED.value, "code": error.code}
+            log.info("job %s: failed with %s", job.id, error.code, extra=said)
         except StorageUnavailableError as error:
             self._stranded(job, error)
         except JobGoneError:
@@ -121,7 +132,8 @@ class Runner:
         """
         for job in self._under_way:
             if job.attempt < self.settings.attempts_max and self.repository.hand_back(job.id, job.attempt):
-                log.warning("job %s: handed back, as the worker stops", job.id)
+                with bound_to(job):
+                    log.warning("job %s: handed back, as the worker stops", job.id, extra=QUEUED)
 
     def _attempt(self, job: Job) -> None:
         request = job.request
@@ -151,7 +163,8 @@ class Runner:
             self._commit(out, job, heart)
         record = outcome.record
         if self.repository.succeed(job.id, job.attempt, record.to_json(), objects=outcome.objects):
-            log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds)
+            said = {"state": JobState.SUCCEEDED.value}
+            log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds, extra=said)
         else:
             self.blobs.withdraw_result(job.id, job.attempt)
 
@@ -170,7 +183,7 @@ class Runner:
 
     def _stranded(self, job: Job, error: StorageUnavailableError) -> None:
         """The store went away under the job, which is not its fault: it waits in the queue, however often that is."""
-        log.warning("job %s: attempt %d could not go on: %s", job.id, job.attempt, error)
+        log.warning("job %s: attempt %d could not go on, queued again: %s", job.id, job.attempt, error, extra=QUEUED)
         self.repository.hand_back(job.id, job.attempt)
 
     def _broke(self, job: Job) -> None:
@@ -179,5 +192,7 @@ class Runner:
         if job.attempt >= self.settings.attempts_max:
             detail = f"the service could not process this scan in {job.attempt} attempts"
             self.repository.fail(job.id, job.attempt, INTERNAL_ERROR, detail)
-        else:
-            self.repository.hand_back(job.id, job.attempt)
+            said = {"state": JobState.FAILED.value, "code": INTERNAL_ERROR}
+            log.error("job %s: failed with %s", job.id, INTERNAL_ERROR, extra=said)
+        elif self.repository.hand_back(job.id, job.attempt):
+            log.info("job %s: queued again", job.id, extra=QUEUED)

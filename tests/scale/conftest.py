@@ -57,11 +57,11 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(
     shared_s3: S3Server, tmp_path_factory: pytest.TempPathFactory, publish_tiny: Callable[..., Manifest], scan: bytes
 ) -> Iterator[Site]:
-    """Two gateways and two workers, as on four machines."""
+    """Two gateways, two workers and what delivers, as on five machines."""
     folder = tmp_path_factory.mktemp("site")
     publish_tiny(folder / "models")
     one = Site(folder, shared_s3, scan=scan, models=folder / "models")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from tests.chaos.client import PATIENCE_S, Client
 from tests.chaos.processes import Fleet, Part, until
 from tests.chaos.servers import Postgres, Redis, free_port
+from tests.scale.receiver import Receiver
 from tests.scale.s3 import S3Server
 
 START_S = 60.0
@@ -23,6 +25,7 @@ SETTINGS = {
     "NCAGATE_CLIENT_RATE_MAX": "10000",
     "NCAGATE_DISK_FREE_MIN": "1",
     "NCAGATE_KEEP_DAYS": "1",
+    "NCAGATE_LOG_FORMAT": "json",
 }
 
 
@@ -36,7 +39,8 @@ class Site:
         self.points = folder / "points"
         for one in (self.points, folder / "redis"):
             one.mkdir()
-        self.bucket = s3.bucket()
+        self.bucket, self.receiver = s3.bucket(), Receiver()
+        (folder / "secret").write_text(f"whsec_{base64.b64encode(os.urandom(32)).decode()}")
         self._publish(models)
         self.redis = Redis(self.fleet, folder / "redis")
         self.postgres = Postgres(self.fleet, folder / "postgresql.log")
@@ -45,6 +49,7 @@ class Site:
             self._add(f"gateway-{number}", NCAGATE_PORT=url.rpartition(":")[2])
         for number in range(workers):
             self._add(f"worker-{number}")
+        self._add("deliver-0")
         until(lambda: all(self._answers(one) for one in range(gateways)), START_S, "the gateways answer")
         self.client.segment()
 
@@ -83,6 +88,7 @@ class Site:
     def close(self) -> None:
         """Stop everything."""
         self.fleet.stop()
+        self.receiver.close()
         self.postgres.close()
 
     def _publish(self, models: Path) -> None:
@@ -104,6 +110,10 @@ class Site:
             "NCAGATE_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "NCAGATE_BLOBS_URL": f"s3://{self.bucket}/ncagate",
             "NCAGATE_STORE_URL": f"s3://{self.bucket}/models",
+            "NCAGATE_WEBHOOK_HOSTS": self.receiver.url.removeprefix("http://"),
+            "NCAGATE_WEBHOOK_SECRET_FILE": str(self.folder / "secret"),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
             "CHAOS_POINTS": str(self.points),
         }
         line = [sys.executable, "-m", "tests.chaos.launcher", name.partition("-")[0]]

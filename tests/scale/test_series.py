@@ -47,7 +47,8 @@ class TestSeries:
         self, machines: Machines, make_slices: Callable[..., list[Path]], tmp_path: Path
     ) -> None:
         one, two = machines()
-        files, made = make_slices(tmp_path / "sent", 6), []
+        files = make_slices(tmp_path / "sent", 6)
+        made: list[str] = []
         assert [r.stored for r in one.receive(files[:3], sender="A")] == [Stored.NEW] * 3
         assert [r.stored for r in two.receive(files[2:], sender="A")] == [Stored.SAME] + [Stored.NEW] * 3
         time.sleep(10 * QUIET_S)

@@ -8,7 +8,7 @@ from tests.chaos.proxy import Network
 from tests.scale.site import Site
 
 
-def get(site: Site, path: str, *, gateway: int = 1, **headers: str) -> httpx.Response:
+def get(site: Site, path: str, headers: dict[str, str] | None = None, *, gateway: int = 1) -> httpx.Response:
     return httpx.get(f"{site.client.urls[gateway]}{path}", headers=headers, timeout=30.0)
 
 
@@ -30,16 +30,16 @@ class TestWork:
     def test_a_part_of_a_file_is_had_from_the_bucket(self, site: Site) -> None:
         job_id = site.client.segment()
         whole = get(site, f"/jobs/{job_id}/uncertainty")
-        part = get(site, f"/jobs/{job_id}/uncertainty", Range="bytes=5-24", **{"If-Range": whole.headers["ETag"]})
+        part = get(site, f"/jobs/{job_id}/uncertainty", {"Range": "bytes=5-24", "If-Range": whole.headers["ETag"]})
         assert (part.status_code, part.content) == (206, whole.content[5:25])
-        several = get(site, f"/jobs/{job_id}/uncertainty", Range="bytes=0-3,-2")
+        several = get(site, f"/jobs/{job_id}/uncertainty", {"Range": "bytes=0-3,-2"})
         assert several.status_code == 206
         assert whole.content[:4] in several.content
-        assert get(site, f"/jobs/{job_id}/uncertainty", Range="bytes=999999999-").status_code == 416
+        assert get(site, f"/jobs/{job_id}/uncertainty", {"Range": "bytes=999999999-"}).status_code == 416
 
     def test_what_is_no_dicom_has_no_dicom_mask(self, site: Site) -> None:
         job_id = site.client.segment()
-        answer = get(site, f"/jobs/{job_id}/mask", Accept="application/dicom")
+        answer = get(site, f"/jobs/{job_id}/mask", {"Accept": "application/dicom"})
         assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
 
     def test_the_model_came_from_the_bucket(self, site: Site) -> None:
