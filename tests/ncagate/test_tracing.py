@@ -14,7 +14,7 @@ with tracing.span("one", parent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b71692
     assert tracing.current() is None and tracing.identifiers() == {}
 tracing.past("queue", 0.0, 1.0, parent=None)
 tracing.flush()
-import service.app, jobs.queue
+from jobs import repository
 print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "boto"))])
 """
 
