@@ -16,6 +16,7 @@ from jobs.queue import TASK_NAME, make_celery
 from ncagate import logs, tracing
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
+from worker.settling import Settling, WakeUp
 
 if TYPE_CHECKING:
     from worker.run import Runner
@@ -35,6 +36,7 @@ PARENT = os.getpid()
 settings = Settings()
 celery_app = make_celery(settings)
 celery_app.conf.update(worker_proc_alive_timeout=IMPORT_S)
+celery_app.steps["consumer"].add(Settling)
 
 
 @cache
@@ -45,7 +47,7 @@ def runner() -> Runner:
     return Runner(settings)
 
 
-@celery_app.task(name=TASK_NAME)
+@celery_app.task(name=TASK_NAME, Request=WakeUp)
 def segment() -> None:
     """Work on the job whose turn it is; its row says how it ended."""
     runner().run_next()

@@ -42,3 +42,15 @@ class TestNetwork:
         for seed in range(3):
             rig.client.submit(seed)
         rig.settle()
+
+    def test_that_forgets_its_connections_while_every_worker_has_a_job(self, rig: Rig) -> None:
+        """What cannot be settled then must not be the last that a worker gets."""
+        rig.order("segment", twice=True)
+        jobs = [rig.client.submit(seed) for seed in range(2)]
+        rig.wait_held("segment", count=2)
+        rig.note("network to Redis forgets its connections")
+        assert all(network.forget() for network in rig.networks)
+        rig.release("segment")
+        jobs += [rig.client.submit(seed) for seed in range(2)]
+        assert [rig.client.finished(one)["attempt"] for one in jobs] == [1] * 4
+        rig.settle()
