@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from amqp.exceptions import AMQPError
 from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
+from kombu.transport import redis
 from redis.exceptions import RedisError
 
 from jobs.errors import BrokerUnavailableError
@@ -95,7 +97,9 @@ class Broker:
         """Ask for an answer."""
         with _reported(), self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_TIMEOUT_S)
-            connection.default_channel.client.ping()
+            channel = connection.default_channel  # of RabbitMQ: opening it was the question
+            if isinstance(channel, redis.Channel):
+                channel.client.ping()
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -106,5 +110,5 @@ class Broker:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, RedisError, OSError) as error:
+    except (OperationalError, RedisError, AMQPError, OSError) as error:
         raise BrokerUnavailableError("the broker does not answer") from error

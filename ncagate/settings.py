@@ -29,7 +29,8 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in the data folder.")
     redis_url: str | None = Field(
-        None, description="Celery's broker; `ncagate serve` starts a private one where unset."
+        None,
+        description="Celery's broker, a Redis or RabbitMQ; `ncagate serve` starts a private one where unset.",
     )
     blobs_url: Annotated[str | None, AfterValidator(checked_location)] = Field(
         None,
