@@ -243,9 +243,14 @@ class Registry:
         return data
 
     def _store(self, name: str, version: str) -> Store:
-        if version not in self.versions(name):
+        """The store that has this version."""
+        _checked(name, ModelNotFoundError)
+        named = re.fullmatch(NAME_PATTERN, version) is not None
+        found = next((store for store in self._stores if named and store.has(name, version)), None)
+        if found is None:
+            self.versions(name)  # where there is not even the model, that is what to say
             raise VersionNotFoundError(f"{name} has no version {version!r}")
-        return next(store for store in self._stores if version in store.versions(name))
+        return found
 
     def _known(self, name: str) -> list[str]:
         with suppress(ModelNotFoundError):

@@ -39,6 +39,9 @@ class Store(Protocol):
     def versions(self, name: str) -> set[str]:
         """Versions of a model."""
 
+    def has(self, name: str, version: str) -> bool:
+        """Whether this version is there."""
+
     def read(self, name: str, version: str, file: str, *, bytes_max: int) -> bytes:
         """A file of a version; OSError where it cannot be read or is larger."""
 
@@ -68,6 +71,10 @@ class FolderStore:
     def versions(self, name: str) -> set[str]:
         """Versions of a model."""
         return {one.name for one in _folders(self._root / name)}
+
+    def has(self, name: str, version: str) -> bool:
+        """Whether this version is there."""
+        return (self._root / name / version).is_dir()
 
     def read(self, name: str, version: str, file: str, *, bytes_max: int) -> bytes:
         """A file of a version; OSError where it cannot be read or is larger."""
@@ -130,6 +137,12 @@ class BucketStore:
         """Versions of a model."""
         ends = (one.key.removeprefix(f"{name}/").split("/") for one in self._bucket.list(f"{name}/"))
         return {end[0] for end in ends if end[1:] == [MANIFEST_FILE] and re.fullmatch(NAME_PATTERN, end[0])}
+
+    def has(self, name: str, version: str) -> bool:
+        """Whether this version is there; one whose manifest is kept was, and versions do not go."""
+        if (self._cache / name / version / MANIFEST_FILE).is_file():
+            return True
+        return self._bucket.info(f"{name}/{version}/{MANIFEST_FILE}") is not None
 
     def read(self, name: str, version: str, file: str, *, bytes_max: int) -> bytes:
         """A file of a version, the kept one where there is; OSError where it cannot be read or is larger."""

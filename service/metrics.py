@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -18,6 +19,7 @@ from jobs.state import JobState
 from jobs.tally import LATEST, Totals
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
+from ncagate.bucket import StorageUnavailableError
 from pacs.series import SeriesRepository
 
 log = logging.getLogger(__name__)
@@ -126,15 +128,19 @@ class _ModelCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """1 for every version and alias; a version without one has an empty alias."""
         info = GaugeMetricFamily("ncagate_model_info", "Published versions.", labels=["model", "version", "alias"])
-        for name in self._registry.names():
-            try:
-                aliases, versions = self._registry.aliases(name), self._registry.versions(name)
-            except ModelStoreError:
-                continue
-            for version in versions:
-                for alias in [one for one, meant in aliases.items() if meant == version] or [""]:
-                    info.add_metric([name, version, alias], 1)
+        with suppress(StorageUnavailableError):  # what else there is to say is said
+            for name in self._registry.names():
+                self._add(info, name)
         yield info
+
+    def _add(self, info: GaugeMetricFamily, name: str) -> None:
+        try:
+            aliases, versions = self._registry.aliases(name), self._registry.versions(name)
+        except ModelStoreError:
+            return
+        for version in versions:
+            for alias in [one for one, meant in aliases.items() if meant == version] or [""]:
+                info.add_metric([name, version, alias], 1)
 
 
 def _families(totals: Totals) -> Iterator[Metric]:

@@ -99,31 +99,30 @@ class Runner:
         if job is None:
             log.info("woken, and no job is queued")
             return
-        started = job.started_at or job.queued_at
-        tracing.past("queue", job.queued_at, started, parent=job.trace, job_id=job.id, attempt=job.attempt)
-        with bound_to(job), tracing.span("job", parent=job.trace, kind="consumer", **identifiers(job)):
-            self._run(job)
+        self._under_way.append(job)
+        try:
+            started = job.started_at or job.queued_at
+            tracing.past("queue", job.queued_at, started, parent=job.trace, job_id=job.id, attempt=job.attempt)
+            with bound_to(job), tracing.span("job", parent=job.trace, kind="consumer", **identifiers(job)):
+                self._run(job)
+        finally:
+            self._under_way.remove(job)
 
     def _run(self, job: Job) -> None:
         log.info("job %s: attempt %d started", job.id, job.attempt, extra={"state": job.state.value})
-        self._under_way.append(job)
         try:
             self._attempt(job)
         except CancelledError:
-            self.repository.cancelled(job.id, job.attempt)
-            log.info("job %s: cancelled", job.id, extra={"state": JobState.CANCELLED.value})
+            if self.repository.cancelled(job.id, job.attempt):
+                log.info("job %s: cancelled", job.id, extra={"state": JobState.CANCELLED.value})
         except (ImagingError, NcaError, ModelStoreError) as error:
-            self.repository.fail(job.id, job.attempt, error.code, str(error))
-            said = {"state": JobState.FAILED.value, "code": error.code}
-            log.info("job %s: failed with %s", job.id, error.code, extra=said)
+            self._failed(job, error.code, str(error))
         except StorageUnavailableError as error:
             self._stranded(job, error)
         except JobGoneError:
             log.info("job %s: erased meanwhile", job.id)
         except Exception:  # whatever it was, the job must not be left without an end
             self._broke(job)
-        finally:
-            self._under_way.remove(job)
 
     def hand_back(self) -> None:
         """Queue the job under way again, for another worker: this process is about to end.
@@ -183,16 +182,22 @@ class Runner:
 
     def _stranded(self, job: Job, error: StorageUnavailableError) -> None:
         """The store went away under the job, which is not its fault: it waits in the queue, however often that is."""
-        log.warning("job %s: attempt %d could not go on, queued again: %s", job.id, job.attempt, error, extra=QUEUED)
-        self.repository.hand_back(job.id, job.attempt)
+        log.warning("job %s: attempt %d could not go on: %s", job.id, job.attempt, error)
+        self._queue_again(job)
 
     def _broke(self, job: Job) -> None:
         """The program itself broke: try again, for it may be the machine, but not for ever."""
         log.exception("job %s: attempt %d broke", job.id, job.attempt)
         if job.attempt >= self.settings.attempts_max:
             detail = f"the service could not process this scan in {job.attempt} attempts"
-            self.repository.fail(job.id, job.attempt, INTERNAL_ERROR, detail)
-            said = {"state": JobState.FAILED.value, "code": INTERNAL_ERROR}
-            log.error("job %s: failed with %s", job.id, INTERNAL_ERROR, extra=said)
-        elif self.repository.hand_back(job.id, job.attempt):
+            self._failed(job, INTERNAL_ERROR, detail)
+        else:
+            self._queue_again(job)
+
+    def _failed(self, job: Job, code: str, detail: str) -> None:
+        if self.repository.fail(job.id, job.attempt, code, detail):
+            log.info("job %s: failed with %s", job.id, code, extra={"state": JobState.FAILED.value, "code": code})
+
+    def _queue_again(self, job: Job) -> None:
+        if self.repository.hand_back(job.id, job.attempt):
             log.info("job %s: queued again", job.id, extra=QUEUED)

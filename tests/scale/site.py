@@ -19,7 +19,7 @@ from tests.scale.s3 import S3Server
 START_S = 60.0
 SETTINGS = {
     "NCAGATE_THREADS": "1",
-    "NCAGATE_LEASE_S": "3",
+    "NCAGATE_LEASE_S": "8",
     "NCAGATE_RECONCILE_S": "0.3",
     "NCAGATE_SOFT_SHUTDOWN_S": "1",
     "NCAGATE_CLIENT_RATE_MAX": "10000",

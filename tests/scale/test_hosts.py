@@ -31,7 +31,7 @@ class TestHosts:
         assert json.loads(done.stdout.splitlines()[-1]) == {
             "first": "succeeded",
             "second": "succeeded",
-            "attempt": 2,
+            "again": True,
             "same": True,
             "erased": [204, 204],
             "left": [],
