@@ -71,5 +71,11 @@ def status_mb(field: str, pid: int | str = "self") -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, its own and the system's for it (seconds), from Linux' /proc/PID/stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

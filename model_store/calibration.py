@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from nca.conformal import Calibrated
 
 COLUMNS = ("structure", "scan", "condition", "predicted", "dice", "refused")
+TABLES_KEPT = 16
+"""How many versions' tables stay decoded, each some hundred kB."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ def encode(rows: Sequence[CalibrationRow]) -> bytes:
     return text.getvalue().encode()
 
 
+@lru_cache(maxsize=TABLES_KEPT)
 def decode(data: bytes, *, structures: int) -> tuple[Calibrated, ...]:
-    """One `Calibrated` per structure.
+    """One `Calibrated` per structure; of the same bytes the same ones, as every upload asks for them.
 
     Raises:
         ValueError: the content is not that of such a file, or a structure has no outcomes.

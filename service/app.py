@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Access, door=gateway.door)
     app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max, rate_min=settings.body_rate_min)
     app.add_middleware(Telemetry, metrics=gateway.metrics)
-    for room in (segment, jobs, stow, archive, series, models, health):
+    for room in (jobs, segment, stow, archive, series, models, health):
         app.include_router(room.router)
     problems.install(app)
     openapi.install(app)

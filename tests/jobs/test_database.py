@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Engine, inspect, text
 
 from jobs.database import open_database, upgrade
+from jobs.migrations import newest
 from jobs.models import Base, JobRequest
 from jobs.repository import JobRepository
 
@@ -24,6 +28,19 @@ class TestUpgrade:
         with engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, Base.metadata) == []
+
+    def test_goes_to_the_newest_revision(self, engine: Engine) -> None:
+        config = Config()
+        config.set_main_option("script_location", "jobs:migrations")
+        assert newest() == ScriptDirectory.from_config(config).get_current_head()
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT version_num FROM alembic_version")) == newest()
+
+    def test_a_database_of_a_later_release_is_refused(self, engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(CommandError):
+            upgrade(engine)
 
     def test_a_second_upgrade_keeps_the_rows(
         self, engine: Engine, repository: JobRepository, wanted: JobRequest
