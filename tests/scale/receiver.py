@@ -30,6 +30,7 @@ class Receiver:
         self.parts: list[Part] = []
         self.raw: list[bytes] = []
         self.hooks: list[bytes] = []
+        self.refuse = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -64,6 +65,9 @@ class Receiver:
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 if self.path == TRACES:
+                    if receiver.refuse:
+                        self.connection.close()
+                        return
                     receiver._take(body)
                 else:
                     receiver.hooks.append(body)

@@ -1,6 +1,8 @@
 """Machines that share no disk: a scan goes in at one and its result comes out at another, whatever dies between."""
 
 import httpx
+import psutil
+import pytest
 
 from tests.chaos.client import PATIENCE_S
 from tests.chaos.processes import until
@@ -8,6 +10,7 @@ from tests.chaos.proxy import Network
 from tests.scale.site import Site
 
 REFUSED = "took no job"
+LARGE = bytes(64 << 20)
 
 
 def get(site: Site, path: str, headers: dict[str, str] | None = None, *, gateway: int = 1) -> httpx.Response:
@@ -103,6 +106,37 @@ class TestStorage:
         site.s3.network.become(Network.FINE)
         assert (waiting["state"], waiting["attempt"]) == ("queued", 0)
         assert site.client.finished(job_id)["state"] == "succeeded"
+
+
+class TestLargeFiles:
+    """The gateway streams what is in the bucket: here a mask of 64 MB, put there in place of the real one."""
+
+    @pytest.fixture
+    def job_id(self, site: Site) -> str:
+        job_id = site.client.segment()
+        attempt = site.client.job(job_id)["attempt"]
+        site.s3.put(site.bucket, f"ncagate/jobs/{job_id}/result-{attempt}/mask.nii.gz", LARGE)
+        return job_id
+
+    def test_one_is_never_in_the_gateways_memory(self, site: Site, job_id: str) -> None:
+        gateway = psutil.Process(site.fleet.parts["gateway-1"].pid)
+        before, most, received = gateway.memory_info().rss, 0, 0
+        with httpx.stream("GET", f"{site.client.urls[1]}/jobs/{job_id}/mask", timeout=60.0) as answer:
+            for chunk in answer.iter_raw():
+                received, most = received + len(chunk), max(most, gateway.memory_info().rss)
+        assert received == len(LARGE)
+        assert most - before < len(LARGE) // 2
+
+    def test_one_that_breaks_off_does_not_look_whole(self, site: Site, job_id: str) -> None:
+        with httpx.stream("GET", f"{site.client.urls[1]}/jobs/{job_id}/mask", timeout=60.0) as answer:
+            chunks = answer.iter_raw()
+            next(chunks)
+            site.s3.network.become(Network.CUT)
+            with pytest.raises(httpx.TransportError):
+                list(chunks)
+        site.s3.network.become(Network.FINE)
+        part = get(site, f"/jobs/{job_id}/mask", {"Range": "bytes=-7"})
+        assert (part.status_code, len(part.content)) == (206, 7)
 
 
 class TestErasure:

@@ -99,3 +99,13 @@ class TestTrace:
         until(lambda: len({one.service for one in site.receiver.of(job_id)}) == 3, PATIENCE_S, "its trace has come")
         (trace,) = {one.trace for one in site.receiver.of(job_id)}
         assert trace != TRACE
+
+
+class TestCollector:
+    def test_one_that_is_away_costs_no_job(self, site: Site) -> None:
+        site.receiver.refuse = True
+        try:
+            job_id, _ = send(site)
+        finally:
+            site.receiver.refuse = False
+        assert site.client.mask(job_id)
