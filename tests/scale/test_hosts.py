@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from model_store.manifest import Manifest
+from tests.chaos.servers import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_S = 280.0
@@ -20,8 +21,10 @@ class TestHosts:
     def test_a_scan_crosses_the_network_and_a_pulled_cable_loses_nothing(
         self, tmp_path: Path, scan: bytes, publish_tiny: Callable[..., Manifest]
     ) -> None:
-        if os.geteuid() or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
-            pytest.skip("network namespaces need root, util-linux and iproute2")
+        if not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
+            missing("no unshare, nsenter or ip: apt-get install util-linux iproute2")
+        if os.geteuid():
+            pytest.skip("only root may make network namespaces, and PostgreSQL's user in them")
         publish_tiny(tmp_path / "models")
         (tmp_path / "scan.nii.gz").write_bytes(scan)
         command = ["unshare", "--net", sys.executable, "-m", "tests.scale.hosts", str(tmp_path)]
