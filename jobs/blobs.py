@@ -191,14 +191,14 @@ class Blobs:
         orphans = [one for one in self._tmp.iterdir() if _older(one, GRACE_S) and _unlocked(one)]
         for folder in orphans:
             shutil.rmtree(folder, ignore_errors=True)
-        lost = [job_id for job_id in self._old() if not exists(job_id)]
+        lost = [*self._lost(exists)]
         for job_id in lost:
             self.erase(job_id)
         return len(orphans) + len(lost)
 
-    def _old(self) -> Iterator[str]:
-        """Jobs whose files have been there for long."""
-        return (one.name for one in self._jobs.iterdir() if _older(one, YOUNG_S))
+    def _lost(self, exists: Callable[[str], bool]) -> Iterator[str]:
+        """Jobs without a row whose files have been there for long."""
+        return (one.name for one in self._jobs.iterdir() if _older(one, YOUNG_S) and not exists(one.name))
 
     def _home(self, job_id: str) -> Path:
         if not is_job_id(job_id):

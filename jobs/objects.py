@@ -8,7 +8,7 @@ a result before the row that names its attempt, and nothing that no row names is
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,11 +117,13 @@ class BucketBlobs(Blobs):
         """Ask for an answer."""
         self._bucket.ping()
 
-    def _old(self) -> Iterator[str]:
+    def _lost(self, exists: Callable[[str], bool]) -> Iterator[str]:
         for job_id in filter(is_job_id, self._bucket.folders("jobs/")):
-            newest = max((one.modified for one in self._bucket.list(self._key(job_id))), default=0.0)
-            if time.time() - newest > YOUNG_S:
+            if not exists(job_id) and self._age(job_id) > YOUNG_S:  # a row is asked for cheaper than a list
                 yield job_id
+
+    def _age(self, job_id: str) -> float:
+        return time.time() - max((one.modified for one in self._bucket.list(self._key(job_id))), default=0.0)
 
     def _put(self, staged: Path, prefix: str) -> None:
         each(lambda file: self._bucket.put(prefix + file.name, file), sorted(staged.iterdir()))
