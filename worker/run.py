@@ -16,12 +16,14 @@ from imaging.limits import Limits
 from imaging.roi import Roi
 from jobs.blobs import Blobs
 from jobs.database import open_database
-from jobs.errors import JobGoneError
+from jobs.errors import INTERNAL_ERROR, JobGoneError
 from jobs.models import Job
 from jobs.objects import open_blobs
 from jobs.origin import bound_to, identifiers
 from jobs.repository import JobRepository
 from jobs.state import JobState
+from jobs.tally import Cause
+from jobs.workers import WorkerRepository, canary_s
 from model_store.errors import ModelStoreError
 from model_store.loaded import LoadedVersion, load_version
 from model_store.registry import open_registry
@@ -30,15 +32,15 @@ from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
 from ncagate import tracing
 from ncagate.bucket import StorageUnavailableError
+from ncagate.nodes import worker_name
 from ncagate.settings import Settings
 from worker.heart import Heart
 from worker.pipeline import Options, segment_scan
+from worker.presence import Presence
 from worker.record import Origin
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
-INTERNAL_ERROR = "internal_error"
-"""Failure code of a job on which the program itself broke, in every attempt."""
 
 PATIENCE_S = 60.0
 """How long a finished result waits for a store that does not answer, before the job is handed back."""
@@ -50,15 +52,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs jobs in one worker process; what is costly is made on first use and kept."""
+    """Runs jobs in one process of the worker ``node``; what is costly is made on first use and kept."""
 
     settings: Settings
+    node: str = field(default_factory=lambda: worker_name(os.getpid()))
     _under_way: list[Job] = field(default_factory=list)
 
     @cached_property
     def repository(self) -> JobRepository:
         """The job rows."""
         return JobRepository(open_database(self.settings.database))
+
+    @cached_property
+    def presence(self) -> Presence:
+        """How others know that this worker works."""
+        return Presence(WorkerRepository(self.repository.engine), self.node, every_s=canary_s(self.settings))
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -130,14 +138,14 @@ class Runner:
         One that has no attempt left keeps its lease, and ends when that runs out: it may be what ends the workers.
         """
         for job in self._under_way:
-            if job.attempt < self.settings.attempts_max and self.repository.hand_back(job.id, job.attempt):
+            if job.attempt < self.settings.attempts_max and self._again(job, Cause.WORKER_STOPPED):
                 with bound_to(job):
                     log.warning("job %s: handed back, as the worker stops", job.id, extra=QUEUED)
 
     def _attempt(self, job: Job) -> None:
         request = job.request
         with (
-            Heart(self.repository, job, lease_s=self.settings.lease_s) as heart,
+            Heart(self.repository, job, lease_s=self.settings.lease_s, presence=self.presence) as heart,
             self.blobs.staging() as workdir,
             self.blobs.staging() as out,
             self.blobs.inputs(job.id) as scans,
@@ -183,7 +191,7 @@ class Runner:
     def _stranded(self, job: Job, error: StorageUnavailableError) -> None:
         """The store went away under the job, which is not its fault: it waits in the queue, however often that is."""
         log.warning("job %s: attempt %d could not go on: %s", job.id, job.attempt, error)
-        self._queue_again(job)
+        self._queue_again(job, Cause.STORAGE_AWAY)
 
     def _broke(self, job: Job) -> None:
         """The program itself broke: try again, for it may be the machine, but not for ever."""
@@ -192,12 +200,15 @@ class Runner:
             detail = f"the service could not process this scan in {job.attempt} attempts"
             self._failed(job, INTERNAL_ERROR, detail)
         else:
-            self._queue_again(job)
+            self._queue_again(job, Cause.BROKE)
 
     def _failed(self, job: Job, code: str, detail: str) -> None:
         if self.repository.fail(job.id, job.attempt, code, detail):
             log.info("job %s: failed with %s", job.id, code, extra={"state": JobState.FAILED.value, "code": code})
 
-    def _queue_again(self, job: Job) -> None:
-        if self.repository.hand_back(job.id, job.attempt):
+    def _queue_again(self, job: Job, cause: Cause) -> None:
+        if self._again(job, cause):
             log.info("job %s: queued again", job.id, extra=QUEUED)
+
+    def _again(self, job: Job, cause: Cause) -> bool:
+        return self.repository.hand_back(job.id, job.attempt, cause=cause)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -69,3 +71,63 @@ class TestSqlite:
         with file.connect() as connection:
             assert connection.execute(text(f"PRAGMA {pragma}")).scalar() == value
         file.dispose()
+
+
+class TestTotals:
+    """Revision 0006 gave the totals more labels."""
+
+    OLD = (
+        ("jobs_total", '["succeeded"]', "", 7.0),
+        ("jobs_total", '["failed"]', "", 2.0),
+        ("verdicts_total", '["tiny", "flag"]', "", 3.0),
+        ("nqm", '["tiny"]', "0.05", 4.0),
+        ("nqm", '["tiny"]', "sum", 0.2),
+        ("queue_wait_seconds", "[]", "+Inf", 5.0),
+        ("stage_duration_seconds", '["read"]', "0.1", 6.0),
+        ("last_success_timestamp_seconds", "[]", "", 1.5e9),
+    )
+
+    @staticmethod
+    def migrate(engine: Engine, step: Callable[[Config, str], None], revision: str) -> None:
+        config = Config()
+        config.set_main_option("script_location", "jobs:migrations")
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            step(config, revision)
+
+    @staticmethod
+    def rows(engine: Engine) -> list[tuple[object, ...]]:
+        with engine.connect() as connection:
+            return sorted(tuple(row) for row in connection.execute(text("SELECT * FROM job_tallies")))
+
+    @pytest.fixture
+    def old(self, engine: Engine) -> Engine:
+        """A database of the revision before, in use."""
+        self.migrate(engine, command.downgrade, "0005")
+        with engine.begin() as connection:
+            for row in self.OLD:
+                values = dict(zip("abcd", row, strict=True))
+                connection.execute(text("INSERT INTO job_tallies VALUES (:a, :b, :c, :d)"), values)
+        return engine
+
+    def test_old_ones_live_on_with_their_new_labels(self, old: Engine) -> None:
+        upgrade(old)
+        totals = JobRepository(old).totals()
+        assert totals.counters["jobs_total"] == {("succeeded", ""): 7.0, ("failed", "unknown"): 2.0}
+        assert totals.counters["verdicts_total"] == {("tiny", "unknown", "flag"): 3.0}
+        assert totals.histograms["nqm"][("tiny", "unknown")].total == 0.2
+        assert totals.histograms["queue_wait_seconds"][("unknown",)].buckets[-1] == ("+Inf", 5.0)
+        assert totals.histograms["stage_duration_seconds"][("read",)].buckets[-1] == ("+Inf", 6.0)
+        assert totals.counters["last_success_timestamp_seconds"] == {(): 1.5e9}
+
+    def test_going_back_adds_up_what_was_told_apart(self, old: Engine) -> None:
+        before = self.rows(old)
+        upgrade(old)
+        with old.begin() as connection:
+            for code in ("gzip_truncated", "empty_file"):
+                row = {"labels": f'["failed", "{code}"]'}
+                connection.execute(text("INSERT INTO job_tallies VALUES ('jobs_total', :labels, '', 1)"), row)
+            connection.execute(text("INSERT INTO job_tallies VALUES ('attempts_total', '[]', '', 9)"))
+        self.migrate(old, command.downgrade, "0005")
+        failed = ("jobs_total", '["failed"]', "", 2.0)
+        assert self.rows(old) == sorted({*before} - {failed} | {(*failed[:3], 4.0)})
