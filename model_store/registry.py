@@ -194,8 +194,8 @@ class Registry:
         self._own.add(manifest.name, manifest.version, contents)
         return manifest
 
-    def adopt(self, other: Registry, name: str, version: str) -> Manifest:
-        """Add a version as another registry has it, byte for byte.
+    def adopt(self, other: Registry, name: str, version: str, *, candidate: bool = False) -> Manifest:
+        """Add a version as another registry has it, byte for byte; ``candidate`` as of `publish`.
 
         Raises:
             ModelNotFoundError, VersionNotFoundError, CorruptVersionError: it has none, or a damaged one.
@@ -206,9 +206,10 @@ class Registry:
         if version in self._known(name):
             raise VersionExistsError(f"{name} {version} is published already")
         store, files = other._store(name, version), (*manifest.files, CARD_FILE, MANIFEST_FILE)
-        self._own.add(
-            name, version, {file: store.read(name, version, file, bytes_max=WEIGHTS_BYTES_MAX) for file in files}
-        )
+        contents = {file: store.read(name, version, file, bytes_max=WEIGHTS_BYTES_MAX) for file in files}
+        if candidate:
+            self._point(name, CANDIDATE, version)
+        self._own.add(name, version, contents)
         return manifest
 
     def aliases(self, name: str) -> dict[str, str]:

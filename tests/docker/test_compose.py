@@ -55,9 +55,8 @@ class TestCompose:
         assert isinstance(destination, StowDestination)
         assert destination.url == "http://orthanc:8042/dicom-web"
         assert {name for route in config.route for name in route.destinations} == {destination.name}
-        assert (
-            rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:") + 1
-        )  # trainer
+        serving = rendered.count("image: ncagate:") + 1  # the trainer's image is another one
+        assert rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == serving
 
     def test_gateway_and_trainer_see_the_same_datasets(self, rendered: str) -> None:
         assert rendered.count("NCAGATE_DATASETS: /datasets") == 2
@@ -81,9 +80,11 @@ class TestSeveralMachines:
         }
         rendered = render("docker-compose.yml", "docker/several-machines.yml", environment=environment)
         for name, value in environment.items():
-            assert rendered.count(f"{name}: {value}") == 5  # of gateway, worker, keys, listener, deliverer
+            assert rendered.count(f"{name}: {value}") == 6  # of gateway, worker, keys, listener, deliverer, trainer
         assert "/run/secrets/s3_credentials" in rendered
-        assert rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:")
+        assert (
+            rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:") + 1
+        )  # trainer
 
     def test_without_a_bucket_it_does_not_start(self) -> None:
         with pytest.raises(AssertionError, match="s3://bucket/prefix"):

@@ -1,19 +1,25 @@
 """A model store in a bucket: versions appear whole, are kept once read, and an alias moves in one step."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from jobs.clients import NOBODY
+from jobs.database import upgrade
+from jobs.datasets import ENDED_FILE, run_folder
 from model_store.errors import CorruptVersionError, VersionExistsError
 from model_store.loaded import load_version
 from model_store.manifest import Manifest
-from model_store.registry import Registry
+from model_store.registry import CANDIDATE, Registry
 from model_store.stores import BucketStore
 from ncagate.bucket import Bucket, StorageUnavailableError
+from ncagate.settings import Settings
 from tests.chaos.proxy import Network
 from tests.scale.s3 import S3Server
+from worker.training import STORE, Trainer
 
 Publish = Callable[..., Manifest]
 VERSIONS = ("1.0.0", "1.1.0")
@@ -100,3 +106,26 @@ class TestAliases:
         with ThreadPoolExecutor(len(names)) as pool:
             list(pool.map(set_one, names))
         assert registry.aliases("tiny") == dict.fromkeys(names, "1.0.0")
+
+
+class TestTraining:
+    def test_what_comes_of_one_is_a_candidate_everywhere(
+        self, url: str, elsewhere: Registry, tmp_path: Path, publish_tiny: Publish
+    ) -> None:
+        (tmp_path / "datasets" / "set").mkdir(parents=True)
+        settings = Settings(
+            data=tmp_path / "data", datasets=tmp_path / "datasets", store_url=url, store=tmp_path / "kept"
+        )
+        upgrade(settings.database)
+        trainer = Trainer(settings)
+        training = trainer.trainings.create("0" * 32, dataset="set", config="", client=NOBODY)
+        folder = run_folder(settings, training.id)
+        folder.mkdir(parents=True)
+        publish_tiny(folder / STORE, version="2.0.0")
+        (folder / ENDED_FILE).write_text(json.dumps({"model": "tiny", "version": "2.0.0"}))
+        trainer.run_next()
+        ended = trainer.trainings.get(training.id)
+        assert ended is not None
+        assert (ended.state, ended.model, ended.version) == ("succeeded", "tiny", "2.0.0")
+        assert elsewhere.aliases("tiny") == {CANDIDATE: "2.0.0"}
+        elsewhere.check(elsewhere.manifest("tiny", "2.0.0"))
