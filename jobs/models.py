@@ -76,11 +76,38 @@ class Base(DeclarativeBase):
     """Registry of the tables."""
 
 
-class Job(Base):
-    """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
+class Leased:
+    """Columns of what somebody works on under a lease (`jobs.leases`).
+
+    Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
+    """
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[JobState] = mapped_column(_states(JobState))
+    created_at: Mapped[float] = mapped_column(Float(53))
+    queued_at: Mapped[float] = mapped_column(Float(53))
+    started_at: Mapped[float | None] = mapped_column(Float(53))
+    finished_at: Mapped[float | None] = mapped_column(Float(53))
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_until: Mapped[float | None] = mapped_column(Float(53))
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    progress: Mapped[float] = mapped_column(Float(53), default=0.0)
+    stage: Mapped[str] = mapped_column(String(32), default="")
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the state is final."""
+        return self.state in TERMINAL
+
+
+class Job(Leased, Base):
+    """One job.
 
     ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order. ``model`` and
-    ``version`` are the request's as well, for asking which jobs a version has done lately.
+    ``version`` are the request's as well, for asking which jobs a version has done lately. ``request_id`` and ``trace``
+    (a W3C `traceparent`) are of the HTTP request that made it, where one did.
     """
 
     __tablename__ = "jobs"
@@ -91,30 +118,37 @@ class Job(Base):
         Index("ix_jobs_client_created_at", "client", "created_at", "id"),
     )
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    state: Mapped[JobState] = mapped_column(_states(JobState))
     client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
     priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     model: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
     version: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
-    created_at: Mapped[float] = mapped_column(Float(53))
-    queued_at: Mapped[float] = mapped_column(Float(53))
-    started_at: Mapped[float | None] = mapped_column(Float(53))
-    finished_at: Mapped[float | None] = mapped_column(Float(53))
-    attempt: Mapped[int] = mapped_column(Integer, default=0)
-    lease_until: Mapped[float | None] = mapped_column(Float(53))
-    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
-    progress: Mapped[float] = mapped_column(Float(53), default=0.0)
-    stage: Mapped[str] = mapped_column(String(32), default="")
     request: Mapped[JobRequest] = mapped_column(_RequestColumn)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    error_code: Mapped[str | None] = mapped_column(String(64))
-    error_detail: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(String(36))
+    trace: Mapped[str | None] = mapped_column(String(64))
 
-    @property
-    def finished(self) -> bool:
-        """Whether the state is final."""
-        return self.state in TERMINAL
+
+class Training(Leased, Base):
+    """One training: a dataset by its name, its configuration as it was when it was accepted, and how far it is.
+
+    ``iteration`` of ``iterations`` are over all folds; ``dice`` is of the last batch's patches, ``validation_dice`` of
+    the scans held out so far. ``model`` and ``version`` are what was published.
+    """
+
+    __tablename__ = "trainings"
+    __table_args__ = (Index("ix_trainings_state", "state", "created_at"),)
+
+    client: Mapped[str] = mapped_column(String(NAME_MAX))
+    dataset: Mapped[str] = mapped_column(String(64))
+    config: Mapped[str] = mapped_column(Text)
+    iteration: Mapped[int] = mapped_column(Integer, default=0)
+    iterations: Mapped[int] = mapped_column(Integer, default=0)
+    loss: Mapped[float | None] = mapped_column(Float(53))
+    dice: Mapped[float | None] = mapped_column(Float(53))
+    validation_dice: Mapped[float | None] = mapped_column(Float(53))
+    eta_s: Mapped[float | None] = mapped_column(Float(53))
+    model: Mapped[str | None] = mapped_column(String(64))
+    version: Mapped[str | None] = mapped_column(String(64))
 
 
 class Client(Base):

@@ -172,7 +172,7 @@ def purge(
     """Erase finished jobs whose time is over: rows, scans, results. A running gateway does so every hour."""
     from jobs.repository import JobRepository
     from jobs.retention import Retention
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
     from pacs.collect import open_collection
     from pacs.config import load_pacs
     from pacs.retention import purge as run
@@ -182,7 +182,7 @@ def purge(
         if dry_run:
             count = len(Retention(engine).over(settings.keep_days, limit=1_000_000))
         else:
-            jobs, registry = JobRepository(engine), Registry(settings.models)
+            jobs, registry = JobRepository(engine), open_registry(settings)
             collection = open_collection(settings, config=load_pacs(settings.pacs), jobs=jobs, registry=registry)
             count = run(collection, keep_days=settings.keep_days)
     if json:

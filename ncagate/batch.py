@@ -64,7 +64,7 @@ class Batch:
         records: list[dict[str, Any]] = []
         left = iter(scans)
         self.table.parent.mkdir(parents=True, exist_ok=True)
-        with self.table.open("a", newline="", encoding="utf-8") as file, _bar() as bar:
+        with self.table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file, _bar() as bar:
             task = bar.add_task(self.folder.name, total=len(scans))
 
             async def work(client: AsyncClient) -> None:
@@ -118,7 +118,9 @@ def mended_names(table: Path) -> set[str]:
         raise TableError(f"{table}: this table is no batch's")
     end = whole.rfind(b"\r\n") + 2 if b"\r\n" in whole else 0
     os.truncate(table, end)
-    return {row["name"] for row in csv.DictReader(io.StringIO(whole[:end].decode("utf-8"), newline=""))}
+    return {
+        row["name"] for row in csv.DictReader(io.StringIO(whole[:end].decode("utf-8", "surrogateescape"), newline=""))
+    }
 
 
 class TableError(Exception):

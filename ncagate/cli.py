@@ -79,6 +79,15 @@ def worker() -> None:
 
 
 @app.command()
+def trainer() -> None:
+    """Run what `POST /training` asks for, one training at a time, on the datasets of NCAGATE_DATASETS."""
+    from ncagate.processes import run_trainer
+
+    chosen_settings()  # a setting that makes no sense is told like any other
+    run_trainer()
+
+
+@app.command()
 def listen() -> None:
     """Take DICOM associations: archives and scanners send series by C-STORE (see NCAGATE_PACS)."""
     from ncagate.processes import run_listener
@@ -231,10 +240,10 @@ def evaluate(
     settings = chosen_settings(store=store, min_dice=min_dice, alpha=alpha, rule=rule)
     with told():
         from model_store.loaded import load_version
-        from model_store.registry import Registry
+        from model_store.registry import open_registry
         from training.assess import evaluate as run
 
-        loaded = load_version(Registry(settings.models), model, version)
+        loaded = load_version(open_registry(settings), model, version)
         policy = loaded.manifest.calibration.policy(
             min_dice=settings.min_dice, alpha=settings.alpha, rule=settings.rule
         )

@@ -33,11 +33,11 @@ def drift(
 ) -> None:
     """The last jobs of every version against the scans it was calibrated on. Exit code 1 where a signal has drifted."""
     from jobs.drift import DriftMonitor
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
 
     settings = chosen_settings(data=data, store=store)
     with told(), database(data) as engine:
-        monitor = DriftMonitor.of(settings, engine, Registry(settings.models))
+        monitor = DriftMonitor.of(settings, engine, open_registry(settings))
         found = monitor.models() if model is None else monitor.model(model)
     if json:
         print_json([asdict(one) | {"alarms": one.alarms} for one in found])

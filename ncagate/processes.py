@@ -1,4 +1,4 @@
-"""The kinds of process of a deployment: what `ncagate gateway`, `worker`, `listen` and `deliver` run."""
+"""The kinds of process of a deployment: what `ncagate gateway`, `worker`, `trainer`, `listen` and `deliver` run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import signal
 import socket
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
+from ncagate import logs, tracing
+from ncagate.capacity import worker_processes
 from ncagate.nodes import worker_name
 from ncagate.settings import Settings
 
+if TYPE_CHECKING:
+    from celery import Celery
+
 STREAMS_S = 3
 """How long a stopping gateway waits for answers under way; an event stream has no end of its own."""
-LOG_FORMAT = "%(asctime)s %(levelname)s {}: %(message)s"
 
 
 def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
@@ -25,7 +30,7 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
     from service.app import create_app
     from service.server import raise_file_limit, server_config
 
-    _log("gateway", "pacs")
+    _log("gateway", settings, "jobs", "pacs", "service.jobs")
     raise_file_limit()
     config = server_config(create_app(settings), host=settings.host, port=settings.port, stopping_s=STREAMS_S)
     gc.freeze()  # what is there now stays: a collection that looks through it keeps every request waiting for 0.1 s
@@ -34,23 +39,33 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Work on jobs until SIGTERM, after which the jobs under way are finished: ``celery -A worker.app worker``."""
+    from worker.app import celery_app
+
+    _run_celery(celery_app, processes=worker_processes(settings), name=worker_name(os.getpid()))
+
+
+def run_trainer() -> None:
+    """Work on trainings until SIGTERM; one under way is handed back: ``celery -A worker.training_app worker``."""
+    from worker.training_app import celery_app
+
+    _run_celery(celery_app, processes=1, name=f"trainer-{worker_name(os.getpid())}")
+
+
+def _run_celery(app: Celery, *, processes: int, name: str) -> None:
     from celery.exceptions import CPendingDeprecationWarning
     from celery.platforms import SecurityWarning
 
-    from worker.app import celery_app
-
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is a risk with pickle; messages here are JSON
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # the setting it speaks of is made
-    logging.getLogger("worker").setLevel(logging.INFO)
-    celery_app.worker_main(
+    app.worker_main(
         [
             "--quiet",
             "worker",
             "--loglevel=WARNING",
             "--without-gossip",
             "--without-mingle",
-            f"--concurrency={settings.workers}",
-            f"--hostname={worker_name(os.getpid())}",
+            f"--concurrency={processes}",
+            f"--hostname={name}",
         ]
     )
 
@@ -60,17 +75,17 @@ def run_listener(settings: Settings) -> None:
     from jobs.clients import Client
     from jobs.database import open_database, upgrade
     from jobs.repository import JobRepository
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
     from pacs.collect import open_collection
     from pacs.config import ListenSection, load_pacs
     from pacs.listen import Listener
 
-    _log("listener", "pacs")
+    _log("listener", settings, "jobs", "pacs")
     config = load_pacs(settings.pacs)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     jobs = JobRepository(open_database(settings.database))
-    collection = open_collection(settings, config=config, jobs=jobs, registry=Registry(settings.models))
+    collection = open_collection(settings, config=config, jobs=jobs, registry=open_registry(settings))
     section = config.listen or ListenSection()
     if not section.calling and section.tls is None:
         logging.getLogger("pacs").warning(
@@ -86,18 +101,18 @@ def run_deliverer(settings: Settings) -> None:
     from pacs.config import load_pacs
     from pacs.delivery import deliver_until
 
-    _log("deliverer", "pacs")
+    _log("deliverer", settings, "pacs")
     config = load_pacs(settings.pacs)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     deliver_until(_stop_event(), settings, config)
 
 
-def _log(name: str, room: str) -> None:
-    """Log warnings, and what this room tells. What pydicom warns of quotes values, and a name may be among them."""
+def _log(name: str, settings: Settings, *rooms: str) -> None:
+    """Log warnings, and what these rooms tell. What pydicom warns of quotes values, and a name may be among them."""
     warnings.filterwarnings("ignore", module="pydicom")
-    logging.basicConfig(format=LOG_FORMAT.format(name), level=logging.WARNING)
-    logging.getLogger(room).setLevel(logging.INFO)
+    logs.configure(name, settings.log_format, rooms=rooms)
+    tracing.configure(name)
 
 
 def _stop_event() -> threading.Event:

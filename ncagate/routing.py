@@ -12,7 +12,7 @@ from rich.text import Text
 
 from imaging.dicom_identity import Identity, read_identity
 from imaging.errors import ImagingError, NoDicomImagesError
-from model_store.registry import Registry
+from model_store.registry import open_registry
 from ncagate.settings import Settings
 from pacs.config import load_pacs
 from pacs.routing import facts_of, find_route, try_routes
@@ -40,7 +40,7 @@ def try_series(series: Path, *, sender: str, settings: Settings) -> dict[str, An
     ]
     request = None
     if taken is not None:
-        wanted = taken.wish().request(Registry(settings.models), settings, destinations=taken.destinations)
+        wanted = taken.wish().request(open_registry(settings), settings, destinations=taken.destinations)
         request = wanted.model_dump(mode="json")
     return {
         "series": dict(facts_of(identity, sender=sender)),

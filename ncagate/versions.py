@@ -54,6 +54,24 @@ def show(
 
 
 @models.command()
+def push(
+    name: Name,
+    version: Annotated[str, typer.Argument(help="Version to copy.")],
+    source: Annotated[Path, typer.Option(help="Model store (folder) that has the version.")],
+    json: Json = False,
+) -> None:
+    """Copy a version from a folder into the deployment's model store, which may be a bucket (NCAGATE_STORE_URL)."""
+    from model_store.registry import Registry
+
+    with told():
+        _registry(None).adopt(Registry(source), name, version)
+    if json:
+        print_json({"model": name, "version": version})
+    else:
+        typer.echo(f"{name} {version} is published")
+
+
+@models.command()
 def promote(
     name: Name,
     version: Annotated[str, typer.Argument(help="Version that it shall mean.")],
@@ -90,6 +108,6 @@ def _promoted(store: Path | None, name: str, alias: str, version: str, *, json: 
 
 
 def _registry(store: Path | None) -> Registry:
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
 
-    return Registry(chosen_settings(store=store).models)
+    return open_registry(chosen_settings(store=store))

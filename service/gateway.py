@@ -17,12 +17,15 @@ from jobs.database import open_database
 from jobs.drift import DriftMonitor
 from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
-from jobs.queue import Broker, make_celery
+from jobs.objects import open_blobs
+from jobs.queue import SEGMENTING, TRAINING, Broker, Work, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
 from jobs.shadow import Shadows
+from jobs.trainings import Trainings
 from jobs.workers import WorkerRepository, canary_s, send_canaries
-from model_store.registry import Registry
+from model_store.registry import Registry, open_registry
+from ncagate.bucket import StorageUnavailableError
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
 from pacs.config import load_pacs
@@ -53,17 +56,18 @@ class Gateway:
     objects: ObjectRepository
     deliveries: DeliveryRepository
     workers: WorkerRepository
+    trainings: Trainings
     client: Client = NOBODY
 
     @classmethod
     def open(cls, settings: Settings) -> Gateway:
         """Everything, by the settings; nothing connects before it is used."""
         repository = JobRepository(open_database(settings.database))
-        registry = Registry(settings.models)
+        registry = open_registry(settings)
         return cls(
             settings=settings,
             repository=repository,
-            blobs=Blobs(settings.blobs),
+            blobs=open_blobs(settings),
             registry=registry,
             audit=AuditLog(repository.engine),
             door=Door(settings, repository.engine),
@@ -75,6 +79,7 @@ class Gateway:
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
             workers=WorkerRepository(repository.engine),
+            trainings=Trainings(repository.engine),
         )
 
     def seen_by(self, client: Client) -> Gateway:
@@ -91,28 +96,34 @@ class Gateway:
         """Write into the audit log what the client does."""
         self.audit.add(self.client, action, subject)
 
-    def wake(self) -> None:
-        """Tell a worker of an accepted job. Never raises: what fails here, the reconciler does."""
+    def wake(self, work: Work = SEGMENTING) -> None:
+        """Tell a worker of accepted work. Never raises: what fails here, the reconciler does."""
         try:
-            self.broker.wake()
+            self.broker.wake(work)
         except BrokerUnavailableError:
             log.warning("no worker was woken: the broker does not answer")
         except Exception:
             log.exception("no worker was woken")
 
     def reconcile(self) -> Reconciled:
-        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`, and of canaries."""
+        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile` for each kind of work, and
+        of canaries."""
         self.collection.submit_complete(lambda job_id: self.wake())
-        chosen = self.settings
-        done = reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
-        send_canaries(self.workers, self.broker, every_s=canary_s(chosen))
+        most, lease_s = self.settings.attempts_max, self.settings.lease_s
+        reconcile(self.trainings, self.broker, attempts_max=most, lease_s=lease_s, work=TRAINING)
+        done = reconcile(self.repository, self.broker, attempts_max=most, lease_s=lease_s)
+        send_canaries(self.workers, self.broker, every_s=canary_s(self.settings))
         return done
 
     def sweep(self) -> int:
         """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""
-        purge(self.collection, keep_days=self.settings.keep_days)
-        self.collection.sweep()
-        return self.blobs.sweep(lambda job_id: self.repository.get(job_id) is not None)
+        try:
+            purge(self.collection, keep_days=self.settings.keep_days)
+            self.collection.sweep()
+            return self.blobs.sweep(lambda job_id: self.repository.get(job_id) is not None)
+        except StorageUnavailableError as error:
+            log.warning("what is kept no longer stays until the next round: %s", error)
+            return 0
 
     def job(self, job_id: str) -> Job:
         """The job.

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jobs.models import Delivery, Job
+from jobs.datasets import NAME as DATASET_NAME
+from jobs.models import Delivery, Job, Training
 from jobs.state import DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
@@ -203,6 +204,49 @@ class AliasChange(BaseModel):
     version: str
 
 
+class TrainingWish(BaseModel):
+    """What is to be trained on."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"dataset": "liver"}]})
+
+    dataset: str = Field(
+        pattern=DATASET_NAME,
+        description="Name of a folder of the deployment's, which holds scans, labels and training.toml.",
+    )
+
+
+class TrainingView(BaseModel):
+    """A training. ``model`` and ``version`` are there once it has succeeded: what was published as `candidate`."""
+
+    model_config = ConfigDict(title="Training")
+
+    id: str
+    state: JobState
+    dataset: str
+    created: AwareDatetime
+    started: AwareDatetime | None
+    finished: AwareDatetime | None
+    attempt: int
+    progress: float = Field(description="Share of the iterations that is done, 0 to 1.")
+    stage: str
+    iteration: int = Field(description="Iterations done, over all folds.")
+    iterations: int
+    loss: float | None
+    dice: float | None = Field(description="Dice of the last batch's patches.")
+    validation_dice: float | None = Field(description="Mean Dice of the scans held out from the folds trained so far.")
+    eta_seconds: float | None = Field(description="Until the last iteration, as fast as up to now.")
+    model: str | None
+    version: str | None
+    error: JobError | None
+    links: dict[str, str]
+
+
+class TrainingList(BaseModel):
+    """The newest trainings, newest first."""
+
+    trainings: list[TrainingView]
+
+
 class AliasView(BaseModel):
     """What an alias means now."""
 
@@ -237,6 +281,31 @@ def job_json(job: Job, *, position: int | None = None, deliveries: Sequence[Deli
     if deliveries is not None:
         view["deliveries"] = [_delivery_json(one) for one in deliveries]
     return view | (job.result or {})
+
+
+def training_json(training: Training) -> dict[str, Any]:
+    """The training as clients see it (`TrainingView`)."""
+    return {
+        "id": training.id,
+        "state": training.state.value,
+        "dataset": training.dataset,
+        "created": time_json(training.created_at),
+        "started": time_json(training.started_at),
+        "finished": time_json(training.finished_at),
+        "attempt": training.attempt,
+        "progress": training.progress,
+        "stage": training.stage,
+        "iteration": training.iteration,
+        "iterations": training.iterations,
+        "loss": training.loss,
+        "dice": training.dice,
+        "validation_dice": training.validation_dice,
+        "eta_seconds": training.eta_s,
+        "model": training.model,
+        "version": training.version,
+        "error": {"code": training.error_code, "detail": training.error_detail} if training.error_code else None,
+        "links": {"self": f"/training/{training.id}"},
+    }
 
 
 def _delivery_json(delivery: Delivery) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from model_store.signals import input_signals
 from nca.engine import Engine, Progress
 from nca.ensemble import Prediction, predict
 from nca.gate import Gate, Judgement, Policy, Reason
+from ncagate import tracing
 from worker.dicom import DicomNames, write_dicom
 from worker.record import Origin, Record, StructureRecord, caption, worst_of
 
@@ -80,12 +81,14 @@ def segment_scan(
     workdir: Path,
     names: OutputNames = OutputNames(),
     on_stage: StageCallback = lambda stage, done: None,
+    read: Callable[[Request], Volume] = read_in_sandbox,
 ) -> Outcome:
     """Segment the scan in ``paths``, write mask, uncertainty and preview into ``out``, and return the record.
 
     The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
     the standard deviation over the members. Of a DICOM series mask and verdict are written as DICOM SEG and SR as well,
     or a warning in the record says why not. ``workdir`` is an empty folder for what is unpacked.
+    ``read`` reads the scan, or has done so already on the same `scan_request`.
 
     With a region of interest its part of the scan is what is prepared, segmented and judged, as if it had come alone;
     the results lie on the whole scan's grid, and are 0 outside.
@@ -98,8 +101,7 @@ def segment_scan(
     manifest, clock = version.manifest, _Clock(on_stage)
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
-        wanted = Wanted(options.series_uid, manifest.contract.modalities)
-        whole = read_in_sandbox(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
+        whole = read(scan_request(paths, manifest, options=options, limits=limits, workdir=workdir))
         region = locate(whole, options.roi)
         volume = region.cut(whole)
     with clock.stage("prepare"):
@@ -130,6 +132,14 @@ def segment_scan(
     return Outcome(record, dicom.objects)
 
 
+def scan_request(
+    paths: Sequence[Path], manifest: Manifest, *, options: Options, limits: Limits, workdir: Path
+) -> Request:
+    """What is asked of the reader for a scan that this version is to segment."""
+    wanted = Wanted(options.series_uid, manifest.contract.modalities)
+    return Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted)
+
+
 class _Clock:
     """Seconds per stage, and the callback's calls."""
 
@@ -141,7 +151,8 @@ class _Clock:
     def stage(self, name: str) -> Iterator[None]:
         self._on_stage(name, 1.0 if name in ("judge", "write") else 0.0)
         start = time.perf_counter()
-        yield
+        with tracing.span(name):
+            yield
         self.seconds[name] = time.perf_counter() - start
 
     def progress(self, progress: Progress) -> None:

@@ -16,7 +16,7 @@ from tests.chaos.client import PATIENCE_S, Client
 from tests.chaos.disk import free
 from tests.chaos.figures import Figures
 from tests.chaos.ledger import Findings, Ledger
-from tests.chaos.points import GATEWAY_POINTS, SECOND, WORKER_POINTS
+from tests.chaos.points import AHEAD, GATEWAY_POINTS, SECOND, WORKER_POINTS
 from tests.chaos.processes import Fleet, Part, until
 from tests.chaos.proxy import FaultProxy, Network
 from tests.chaos.servers import Postgres, Redis, free_port
@@ -28,6 +28,7 @@ SEEDS = 4
 """Jobs ask for one of so many seeds, whose masks were made before the first fault."""
 SETTINGS = {
     "NCAGATE_THREADS": "1",
+    "NCAGATE_WORKERS": "1",
     "NCAGATE_LEASE_S": str(LEASE_S),
     "NCAGATE_RECONCILE_S": "0.3",
     "NCAGATE_SOFT_SHUTDOWN_S": "1",
@@ -172,7 +173,7 @@ class Rig:
 
     def heal(self) -> None:
         """Undo whatever is still broken."""
-        for point in ("clock", *WORKER_POINTS, *GATEWAY_POINTS):
+        for point in ("clock", AHEAD, *WORKER_POINTS, *GATEWAY_POINTS):
             self.release(point)
         free(self.data)
         for network in self.networks:

@@ -11,46 +11,13 @@ from model_store.loaded import LoadedVersion, load_version
 from model_store.manifest import Manifest
 from model_store.registry import Registry
 from nca.gate import Policy
+from tests.balls import CONFIG
 from training.artefacts import KINDS
 from training.assess import Assessment, evaluate, recalibrate
 from training.errors import CheckpointMismatchError, InvalidConfigError, NoTrainingDataError
 from training.foreign import CROPS
 from training.job import run
 from training.outcomes import read_outcomes
-
-CONFIG = """
-seed = 3
-folds = 3
-
-[model]
-name = "ball"
-modalities = ["MR"]
-spacing_mm = [1.0, 1.0, 1.0]
-licence = "CC0-1.0"
-attribution = "Made up for a test."
-intended_use = "None."
-
-[[segments]]
-name = "ball"
-labels = [1]
-code = { scheme = "99TEST", value = "1", meaning = "Ball" }
-
-[architecture]
-channels = 8
-hidden = 16
-levels = [{ kernel = 3, steps = 4, scale = [2, 2, 2] }, { kernel = 3, steps = 6 }]
-
-[optimisation]
-iterations = 100
-crop = [16, 16, 16]
-patches = [{ start = 0.0, size = [12, 12, 12] }]
-warmup = 10
-average = 0.9
-checkpoint_every = 50
-
-[calibration]
-members = 4
-"""
 
 
 @pytest.fixture(scope="module")
