@@ -44,11 +44,16 @@ OFFERED: Mapping[str, Callable[[Client, Service, Path], object]] = {
 }
 """A call of the client for every operation."""
 ADMINISTRATION = "moves what other clients get: `ncagate models`, where the store is"
+TRAINING = "an administrator's, on the deployment's own datasets; a key for it is not what scripts should hold"
 DICOMWEB = "for archives and viewers, which speak DICOMweb; in Python dicomweb-client does"
 MONITORING = "for orchestrators and Prometheus"
 NOT_OFFERED: Mapping[str, str] = {
     "PUT /models/{name}/aliases/{alias}": ADMINISTRATION,
     "POST /models/{name}/aliases/{alias}/rollback": ADMINISTRATION,
+    "POST /training": TRAINING,
+    "GET /training": TRAINING,
+    "GET /training/{training_id}": TRAINING,
+    "DELETE /training/{training_id}": TRAINING,
     "GET /series": "what archives have sent is looked after where the archives are",
     "GET /livez": MONITORING,
     "GET /readyz": MONITORING,
@@ -131,7 +136,7 @@ class TestProblems:
         }
         assert passing == {
             "upload_incomplete", "rate_limited", "too_many_uploads", "too_many_jobs", "identity_unavailable",
-            "database_unavailable", "queue_full", "not_ready",
+            "database_unavailable", "storage_unavailable", "queue_full", "not_ready",
         }  # fmt: skip
 
     @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'"text"', b"\xff"])

@@ -17,7 +17,7 @@ from ncagate.cli import app
 RUNS = "runs until it is stopped"
 WRITES = "writes files, some of them JSON; what it prints is progress"
 WITHOUT: dict[str, str] = {
-    "serve": RUNS, "gateway": RUNS, "worker": RUNS, "listen": RUNS, "deliver": RUNS,
+    "serve": RUNS, "gateway": RUNS, "worker": RUNS, "listen": RUNS, "deliver": RUNS, "trainer": RUNS,
     "train": WRITES, "evaluate": WRITES, "calibrate": WRITES,
     "plan": "prints the TOML that it writes",
     "audit": "prints JSON anyway",
