@@ -77,6 +77,7 @@ def show_records(records: Sequence[Mapping[str, Any]], *, json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ncagate.verdicts import print_verdicts
 
@@ -86,7 +87,8 @@ def show_records(records: Sequence[Mapping[str, Any]], *, json: bool) -> None:
     table = Table("scan", "job", "state", box=None, pad_edge=False)
     for one in records:
         error = one.get("error")
-        table.add_row(Path(one["scan"]).name, one.get("id"), error["code"] if error else one["state"])
+        cells = Path(one["scan"]).name, one.get("id") or "", error["code"] if error else one["state"]
+        table.add_row(*map(Text, cells))
     Console().print(table)
 
 
@@ -115,7 +117,8 @@ def print_jobs(jobs: Sequence[Job]) -> None:
     for job in jobs:
         dice = "" if job.predicted_dice is None else f"{job.predicted_dice:.2f}"
         created = f"{job.created:%Y-%m-%d %H:%M:%S}"
-        table.add_row(job.id, Text(_state(job)), created, job.model, job.version, job.verdict or "", dice)
+        cells = job.id, _state(job), created, job.model, job.version, job.verdict or "", dice
+        table.add_row(*map(Text, cells))
     Console().print(table)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from ncagate.client.errors import JobCancelledError, JobFailedError, NotFinishedError, NotUnderstoodError
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Verdict = Literal["accept", "flag"]
 ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+
+IDENTIFIER = re.compile(r"[0-9a-zA-Z_-]{1,64}")
+"""Of a job; files are called by it, so it must be no path."""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -182,8 +186,8 @@ def job_from(body: Mapping[str, Any]) -> Job:
     """A job from JSON; fields that this version does not know are passed over."""
     values: dict[str, Any] = {one.name: body.get(one.name) for one in fields(Job)}
     converted = {name: convert(values[name]) for name, convert in _CONVERTERS.items() if values[name] is not None}
-    if not isinstance(body["id"], str) or not isinstance(body["state"], str):
-        raise TypeError("a job has an id and a state")
+    if not IDENTIFIER.fullmatch(body["id"]) or body["state"] not in get_args(State):
+        raise ValueError("a job has an id and a state")
     return Job(**(values | converted))
 
 

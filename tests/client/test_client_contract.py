@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
@@ -18,10 +18,10 @@ import ncagate.client
 from jobs.state import TERMINAL, JobState
 from jobs.wish import Wish
 from ncagate.client import AsyncClient, AsyncResult, Client, Job, Options, ProblemError, Result
-from ncagate.client.errors import JobFailedError, passes, problem_of
+from ncagate.client.errors import JobFailedError, NotUnderstoodError, passes, problem_of
 from ncagate.client.files import ENDINGS
 from ncagate.client.outcome import Outcome
-from ncagate.client.types import ENDED, State, job_from
+from ncagate.client.types import ENDED, State, job_from, reading
 from service.artefacts import FILES
 from service.errors import PROBLEMS
 from service.schemas import ARTEFACTS, JobView
@@ -108,6 +108,14 @@ class TestFields:
         assert (job.deliveries[0].destination, job.warnings) == ("pacs", ("w",))
         with pytest.raises(JobFailedError, match="b"):
             job_from({**example, "state": "failed", "error": {"code": "a", "detail": "b"}}).check()
+
+    @pytest.mark.parametrize(
+        "change", [{"id": "../../x"}, {"id": ""}, {"id": 7}, {"state": "lost"}, {"created": "now"}]
+    )
+    def test_what_is_no_job_is_not_read(self, change: dict[str, Any]) -> None:
+        (example,) = JobView.model_json_schema()["examples"]
+        with pytest.raises(NotUnderstoodError):
+            reading(job_from, {**example, **change})
 
     def test_states_options_and_files_are_those_of_the_service(self) -> None:
         assert set(get_args(State)) == set(JobState)

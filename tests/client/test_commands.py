@@ -55,6 +55,11 @@ class TestSubmit:
         assert (row[0], row[2]) == ("scan.nii.gz", "queued")
         assert cli("status", row[1]).exit_code == Exit.DONE
 
+    def test_a_name_with_brackets_is_shown_as_it_is(self, cli: Cli, scan: Path, tmp_path: Path) -> None:
+        shutil.copy(scan, tmp_path / "scan[1] [red].nii.gz")
+        done = cli("submit", tmp_path / "scan[1] [red].nii.gz", "--model", "tiny")
+        assert "scan[1] [red].nii.gz" in done.stdout
+
     def test_waiting_gives_verdicts_and_files(self, cli: Cli, scan: Path, broken: Path, tmp_path: Path) -> None:
         done = cli("submit", scan, broken, "--model", "tiny", "--members", 2, "-o", "out", "--json")
         assert done.exit_code == Exit.NEGATIVE
