@@ -249,7 +249,7 @@ class TestManyHands:
             desk.clock.now += LEASE_S + 1.0
             looked.append(other.submit_complete(desk.sent.append))
 
-        slow = _once("SELECT jobs.id", once_it_has_seen_that_there_is_no_job)
+        slow = _once("SELECT jobs.", once_it_has_seen_that_there_is_no_job)
         event.listen(desk.jobs.engine, "after_cursor_execute", slow)
         desk.clock.now += 11.0
         desk.collection.submit_complete(desk.sent.append)
