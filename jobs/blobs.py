@@ -24,6 +24,9 @@ YOUNG_S = 3600.0
 GRACE_S = 60.0
 """Scratch younger than this is left alone: its owner may not have locked it yet."""
 
+SCAN_FILE = "scan.nii.gz"
+"""In a result: the scan as NIfTI, where it did not come as one such file."""
+
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 

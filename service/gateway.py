@@ -19,6 +19,7 @@ from jobs.models import Job
 from jobs.queue import Broker, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
+from jobs.reviews import ReviewRepository
 from model_store.registry import Registry
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
@@ -47,6 +48,7 @@ class Gateway:
     collection: Collection
     objects: ObjectRepository
     deliveries: DeliveryRepository
+    reviews: ReviewRepository
     client: Client = NOBODY
 
     @classmethod
@@ -66,6 +68,7 @@ class Gateway:
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
+            reviews=ReviewRepository(repository.engine),
         )
 
     def seen_by(self, client: Client) -> Gateway:
@@ -76,6 +79,7 @@ class Gateway:
             repository=self.repository.seen_by(client),
             objects=self.objects.seen_by(client),
             collection=self.collection.seen_by(client),
+            reviews=self.reviews.seen_by(client),
         )
 
     def note(self, action: Action, subject: str) -> None:

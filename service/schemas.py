@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jobs.models import Delivery, Job
-from jobs.state import DeliveryState, JobState, Priority, SeriesState
+from jobs.models import Delivery, Job, Review
+from jobs.state import Decision, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
-ARTEFACTS = ("mask", "report", "uncertainty", "preview")
+ARTEFACTS = ("mask", "report", "uncertainty", "preview", "scan")
+LINKED = (*ARTEFACTS, "reviews", "events")
 
 
 class JobError(BaseModel):
@@ -39,6 +40,15 @@ class DeliveryView(BaseModel):
     error: str | None = Field(description="Why the last attempt failed, or why nothing was sent.")
 
 
+class StandingView(BaseModel):
+    """What a person has decided of a mask, last; `GET /jobs/{id}/reviews` has all that was said."""
+
+    decision: Decision
+    at: AwareDatetime
+    client: str
+    reviewer: str
+
+
 class Links(BaseModel):
     """Where the rest of a job is."""
 
@@ -47,6 +57,8 @@ class Links(BaseModel):
     report: str
     uncertainty: str
     preview: str
+    scan: str
+    reviews: str
     events: str
 
 
@@ -85,7 +97,7 @@ class JobView(BaseModel):
                     "error": None,
                     "links": {
                         "self": f"/jobs/{_EXAMPLE_ID}",
-                        **{name: f"/jobs/{_EXAMPLE_ID}/{name}" for name in (*ARTEFACTS, "events")},
+                        **{name: f"/jobs/{_EXAMPLE_ID}/{name}" for name in LINKED},
                     },
                 }
             ]
@@ -134,6 +146,7 @@ class JobView(BaseModel):
     warnings: list[str] | None = None
     segments: list[dict[str, Any]] | None = None
     deliveries: list[DeliveryView] | None = Field(None, description="Not in lists.")
+    review: StandingView | None = Field(None, description="The decision of a person that holds, if there is one.")
 
 
 class SeriesView(BaseModel):
@@ -192,6 +205,23 @@ class ModelList(BaseModel):
     models: list[ModelView]
 
 
+class StructureOutcomes(BaseModel):
+    """The calibration's outcomes of one structure: as many figures in each list, in the same order."""
+
+    name: str
+    predicted: list[float] = Field(description="Predicted Dice.")
+    dice: list[float] = Field(description="True Dice.")
+    refused: list[bool] = Field(description="Whether it was flagged for another reason than its predicted Dice.")
+
+
+class CalibrationView(BaseModel):
+    """What a version's verdict was calibrated on; no scan is named."""
+
+    model: str
+    version: str
+    structures: list[StructureOutcomes]
+
+
 class AliasChange(BaseModel):
     """Which version an alias shall mean."""
 
@@ -214,7 +244,13 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def job_json(job: Job, *, position: int | None = None, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
+def job_json(
+    job: Job,
+    *,
+    position: int | None = None,
+    deliveries: Sequence[Delivery] | None = None,
+    review: Review | None = None,
+) -> dict[str, Any]:
     """The job as clients see it (`JobView`)."""
     home = f"/jobs/{job.id}"
     view = {
@@ -229,10 +265,17 @@ def job_json(job: Job, *, position: int | None = None, deliveries: Sequence[Deli
         "attempt": job.attempt,
         **job.request.model_dump(),
         "error": {"code": job.error_code, "detail": job.error_detail} if job.error_code else None,
-        "links": {"self": home} | {name: f"{home}/{name}" for name in (*ARTEFACTS, "events")},
+        "links": {"self": home} | {name: f"{home}/{name}" for name in LINKED},
     }
     if deliveries is not None:
         view["deliveries"] = [_delivery_json(one) for one in deliveries]
+    if review is not None:
+        view["review"] = {
+            "decision": review.decision.value,
+            "at": time_json(review.at),
+            "client": review.client,
+            "reviewer": review.reviewer,
+        }
     return view | (job.result or {})
 
 

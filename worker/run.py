@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from imaging.errors import ImagingError
 from imaging.limits import Limits
 from imaging.roi import Roi
-from jobs.blobs import Blobs
+from jobs.blobs import SCAN_FILE, Blobs
 from jobs.database import open_database
 from jobs.errors import JobGoneError
 from jobs.models import Job
@@ -130,6 +130,7 @@ class Runner:
                 limits=self.limits,
                 out=out,
                 workdir=workdir,
+                scan_name=SCAN_FILE,
                 on_stage=heart.report,
             )
             self.blobs.commit_result(out, job.id, job.attempt)
