@@ -22,7 +22,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve console test check audit chaos fuzz load bench train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve console test check audit chaos fuzz load bench dashboards train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -91,6 +91,10 @@ bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.service
+
+# On Debian: apt-get install prometheus
+dashboards: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.dashboards
 
 train: $(DEV_STAMP)
 	$(BIN)/ncagate train --data $(DATA) --config $(CONFIG) --store $(STORE)

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
-for name in redis_password postgres_password orthanc_password; do
+for name in redis_password postgres_password orthanc_password grafana_password; do
     [ -e "secrets/$name" ] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"secrets/$name"
 done
 # Keys of ncagate: `ncg_` and at least 43 characters. The service `keys` of docker-compose.yml gives them their scopes.

@@ -136,6 +136,15 @@ class DeliveryRepository:
         with Session(self._engine) as session:
             return {(destination, state): count for destination, state, count in session.execute(query)}
 
+    def oldest_s(self) -> dict[str, float]:
+        """For how many seconds the result that has waited longest for each archive has existed, where any waits."""
+        since = func.min(Job.finished_at)
+        query = select(Delivery.destination, since).join(Job, Job.id == Delivery.job_id)
+        pending = query.where(Delivery.state == DeliveryState.PENDING).group_by(Delivery.destination)
+        with Session(self._engine) as session:
+            now = self._clock()
+            return {name: max(now - (since or now), 0.0) for name, since in session.execute(pending)}
+
     def _change(self, claimed: Delivery, values: dict[str, Any]) -> bool:
         held = (
             Delivery.job_id == claimed.job_id,

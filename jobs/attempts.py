@@ -56,7 +56,7 @@ class Attempts:
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             job = session.scalars(change).one_or_none()
             if job is not None:
-                tally.waited(now - job.queued_at).write(session.connection())
+                tally.claimed(job.request.priority, now - job.queued_at).write(session.connection())
                 turns.served(session.connection(), job.client, now)
             return job
 
@@ -90,14 +90,14 @@ class Attempts:
     def fail(self, job_id: str, attempt: int, code: str, detail: str) -> bool:
         """End the job with a stable code and a sentence; False where it is no longer this attempt's."""
         end = {"state": JobState.FAILED, "error_code": code, "error_detail": detail}
-        return self._end(job_id, attempt, end, tally.ended(JobState.FAILED))
+        return self._end(job_id, attempt, end, tally.ended(JobState.FAILED, code))
 
     def cancelled(self, job_id: str, attempt: int) -> bool:
         """End the job because its client asked to; False where it is no longer this attempt's."""
         return self._end(job_id, attempt, {"state": JobState.CANCELLED}, tally.ended(JobState.CANCELLED))
 
-    def hand_back(self, job_id: str, attempt: int) -> bool:
-        """Queue the job again after an attempt that broke; end it where a cancel was requested meanwhile.
+    def hand_back(self, job_id: str, attempt: int, *, cause: tally.Cause) -> bool:
+        """Queue the job again after an attempt that did not end it; end it where a cancel was requested meanwhile.
 
         False where it is no longer this attempt's.
         """
@@ -111,6 +111,8 @@ class Attempts:
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
                 add_webhooks(connection, [job_id], now=now)
+            elif state is not None:
+                tally.retried(cause).write(connection)
             return state is not None
 
     def take_back_expired(self, attempts_max: int, *, lease_s: float = math.inf) -> TakenBack:
@@ -138,7 +140,8 @@ class Attempts:
             )
             requeued = _move(connection, update(Job).where(expired), _requeued(now))
             seen = tally.ended(JobState.CANCELLED, times=len(cancelled))
-            seen.count("jobs_total", JobState.FAILED, times=len(exhausted)).write(connection)
+            seen.count("jobs_total", JobState.FAILED, ATTEMPTS_EXHAUSTED, times=len(exhausted))
+            seen.count("retries_total", tally.Cause.WORKER_LOST, times=len(requeued)).write(connection)
             add_webhooks(connection, [*cancelled, *exhausted], now=now)
         return TakenBack(requeued=requeued, exhausted=exhausted, cancelled=cancelled)
 

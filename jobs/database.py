@@ -8,9 +8,9 @@ from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+
+from jobs.migrations import newest
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for SQLite's single write lock, or for a connection."""
@@ -50,17 +50,33 @@ def upgrade(database: str | Engine) -> None:
     engine = open_database(database) if isinstance(database, str) else database
     if engine.url.get_backend_name() == "sqlite" and engine.url.database:
         Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-    config = Config()
-    config.set_main_option("script_location", "jobs:migrations")
     try:
-        with writing(engine).begin() as connection:
-            if engine.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        if _revision(engine) != newest():
+            _migrate(engine)
     finally:
         if engine is not database:
             engine.dispose()
+
+
+def _revision(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return revision
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command  # late: it takes memory, and there is something to do once a release
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "jobs:migrations")
+    with writing(engine).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _connect_args(address: URL) -> dict[str, Any]:

@@ -8,6 +8,10 @@ ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 """Failure code of a job whose workers died or fell silent once too often."""
 
 
+INTERNAL_ERROR = "internal_error"
+"""Failure code of a job on which the program itself broke, in every attempt."""
+
+
 class JobsError(Exception):
     """Base of this package's errors; ``code`` is stable and safe to show."""
 

@@ -242,6 +242,20 @@ class Series(Base):
     detail: Mapped[str | None] = mapped_column(Text)
 
 
+class Worker(Base):
+    """A worker, as long as it has not signed off: when it began, was last sent a canary, and last showed that it works.
+
+    ``name`` is its Celery node's.
+    """
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    started_at: Mapped[float] = mapped_column(Float(53))
+    asked_at: Mapped[float | None] = mapped_column(Float(53))
+    seen_at: Mapped[float | None] = mapped_column(Float(53))
+
+
 class Tally(Base):
     """A running total over all jobs that ever finished: it outlives their erasure and the gateways.
 

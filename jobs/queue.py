@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -21,6 +21,8 @@ QUEUE = "segment"
 """Name of the queue."""
 TASK_NAME = "ncagate.segment"
 """Name of the task that segments the job whose turn it is."""
+CANARY_NAME = "ncagate.canary"
+"""Name of the task that shows that a worker works (`jobs.workers`)."""
 
 _LOCAL_REDIS = "redis://localhost:6379/0"
 _VISIBILITY_MARGIN_S = 600
@@ -70,6 +72,11 @@ def make_celery(settings: Settings) -> Celery:
     return celery
 
 
+def canary_queue(worker: str) -> Queue:
+    """The queue that only this worker takes from."""
+    return Queue(f"canary.{worker}", Exchange("canary", type="direct"), routing_key=worker)
+
+
 class Broker:
     """Wakes workers; every method answers within seconds.
 
@@ -90,6 +97,19 @@ class Broker:
         with _reported(), self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_TIMEOUT_S)
             return int(Queue(QUEUE, channel=connection.default_channel).queue_declare().message_count)
+
+    def send_canary(self, worker: str) -> None:
+        """Ask a worker to show that it works."""
+        with _reported():
+            self._celery.send_task(CANARY_NAME, queue=canary_queue(worker), retry=True, retry_policy=_SEND_RETRIES)
+
+    def drop_canaries(self, worker: str) -> None:
+        """Remove the queue of a worker that is no more."""
+        with _reported(), self._celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_TIMEOUT_S)
+            queue = canary_queue(worker)(connection.default_channel)
+            queue.declare()  # only of what it has declared does a channel know what to remove
+            queue.delete()
 
     def ping(self) -> None:
         """Ask for an answer."""

@@ -30,18 +30,26 @@ from jobs.clients import NOBODY, Client
 from jobs.errors import InvalidCursorError
 from jobs.idempotency import Named
 from jobs.models import IdempotencyKey, Job, JobRequest
-from jobs.state import TERMINAL, JobState
+from jobs.state import TERMINAL, JobState, Priority
 
 PAGE_MAX = 500
 """Most jobs one page of the list holds."""
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """How many jobs wait for a worker, and for how many seconds the oldest has."""
+
+    depth: int = 0
+    oldest_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class QueueStatus:
-    """How many jobs are in each state, and for how many seconds the oldest queued one has waited."""
+    """How many jobs are in each state, and what waits of each priority."""
 
     counts: dict[JobState, int]
-    oldest_queued_s: float
+    waiting: dict[Priority, Waiting]
 
 
 class JobRepository(Attempts):
@@ -109,12 +117,19 @@ class JobRepository(Attempts):
             return session.scalar(query) or 0
 
     def status(self) -> QueueStatus:
-        """Jobs per state, and the age of the queue."""
+        """Jobs per state (read from an index alone), and the queues."""
+        queues = select(Job.priority, func.count(), func.min(Job.queued_at)).where(turns.QUEUED).group_by(Job.priority)
         with Session(self._engine) as session:
-            rows = session.execute(select(Job.state, func.count(), func.min(Job.queued_at)).group_by(Job.state)).all()
-        counts = dict.fromkeys(JobState, 0) | {state: count for state, count, _ in rows}
-        oldest = next((since for state, _, since in rows if state is JobState.QUEUED), None)
-        return QueueStatus(counts, 0.0 if oldest is None else max(self._clock() - oldest, 0.0))
+            states = session.execute(select(Job.state, func.count()).group_by(Job.state))
+            counts = {state: count for state, count in states}  # noqa: C416  # mypy knows no dict of rows
+            queued = {rank: (depth, since) for rank, depth, since in session.execute(queues)}
+        now, empty = self._clock(), Waiting()
+        waiting = dict.fromkeys(Priority, empty)
+        for priority in Priority:
+            if priority.rank in queued:
+                depth, since = queued[priority.rank]
+                waiting[priority] = Waiting(depth, max(now - since, 0.0))
+        return QueueStatus(dict.fromkeys(JobState, 0) | counts, waiting)
 
     def totals(self) -> tally.Totals:
         """What became of all jobs ever, erased ones included."""

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -50,6 +51,15 @@ HISTOGRAMS: dict[str, tuple[float, ...]] = {
 LATEST = "last_success_timestamp_seconds"
 """The one total that is replaced, not added to."""
 
+
+class Cause(StrEnum):
+    """Why a job went back into the queue."""
+
+    WORKER_LOST = "worker_lost"  # its lease ran out
+    WORKER_STOPPED = "worker_stopped"  # told to stop, the worker handed it back
+    BROKE = "broke"  # the program itself
+
+
 _Key = tuple[str, str, str]
 
 
@@ -79,21 +89,28 @@ class Observations:
             _upsert(connection, key, self.totals[key], replace=False)
 
 
-def waited(seconds: float) -> Observations:
-    """A job was claimed after waiting in the queue."""
-    return Observations().observe("queue_wait_seconds", max(seconds, 0.0))
+def claimed(priority: str, waited_s: float) -> Observations:
+    """An attempt began at a job that had waited in the queue."""
+    return Observations().count("attempts_total").observe("queue_wait_seconds", max(waited_s, 0.0), priority)
 
 
-def ended(outcome: str, *, times: int = 1) -> Observations:
-    """Jobs reached a final state."""
-    return Observations().count("jobs_total", outcome, times=times)
+def retried(cause: Cause, *, times: int = 1) -> Observations:
+    """Jobs went back into the queue after an attempt that did not end them."""
+    return Observations().count("retries_total", cause, times=times)
+
+
+def ended(outcome: str, code: str = "", *, times: int = 1) -> Observations:
+    """Jobs reached a final state; ``code`` says why they failed."""
+    return Observations().count("jobs_total", outcome, code, times=times)
 
 
 def succeeded(result: Mapping[str, Any]) -> Observations:
     """A job produced this result record."""
-    model = str(result.get("model", ""))
-    seen = ended("succeeded").count("verdicts_total", model, str(result.get("verdict", "")))
-    seen.observe("nqm", result.get("nqm"), model).observe("predicted_dice", result.get("predicted_dice"), model)
+    version = str(result.get("model", "")), str(result.get("version", ""))
+    seen = ended("succeeded").count("verdicts_total", *version, str(result.get("verdict", "")))
+    for code in {str(reason["code"]) for reason in result.get("reasons") or ()}:  # of several structures, once
+        seen.count("flag_reasons_total", *version, code)
+    seen.observe("nqm", result.get("nqm"), *version).observe("predicted_dice", result.get("predicted_dice"), *version)
     for stage, seconds in dict(result.get("stage_seconds") or {}).items():
         seen.observe("stage_duration_seconds", seconds, stage)
     return seen

@@ -20,7 +20,8 @@ from kombu.exceptions import OperationalError
 
 from model_store.durable import replace
 from ncagate import private_redis
-from ncagate.processes import LOG_FORMAT, STREAMS_S, worker_name
+from ncagate.nodes import worker_name
+from ncagate.processes import LOG_FORMAT, STREAMS_S
 from ncagate.settings import Settings
 from ncagate.supervisor import Child, Program, StopSignals
 from pacs.config import load_pacs

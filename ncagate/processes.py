@@ -10,6 +10,7 @@ import socket
 import threading
 import warnings
 
+from ncagate.nodes import worker_name
 from ncagate.settings import Settings
 
 STREAMS_S = 3
@@ -105,8 +106,3 @@ def _stop_event() -> threading.Event:
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda number, frame: stop.set())
     return stop
-
-
-def worker_name(pid: int) -> str:
-    """The Celery node name of the worker whose main process is ``pid`` on this machine."""
-    return f"ncagate-{pid}@{socket.gethostname()}"

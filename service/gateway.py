@@ -20,6 +20,7 @@ from jobs.queue import Broker, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
 from jobs.reviews import ReviewRepository
+from jobs.workers import WorkerRepository, canary_s, send_canaries
 from model_store.registry import Registry
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
@@ -49,6 +50,7 @@ class Gateway:
     objects: ObjectRepository
     deliveries: DeliveryRepository
     reviews: ReviewRepository
+    workers: WorkerRepository
     client: Client = NOBODY
 
     @classmethod
@@ -64,11 +66,12 @@ class Gateway:
             audit=AuditLog(repository.engine),
             door=Door(settings, repository.engine),
             broker=Broker(make_celery(settings)),
-            metrics=Metrics(repository, registry),
+            metrics=Metrics(settings, repository, registry),
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
             reviews=ReviewRepository(repository.engine),
+            workers=WorkerRepository(repository.engine),
         )
 
     def seen_by(self, client: Client) -> Gateway:
@@ -96,10 +99,12 @@ class Gateway:
             log.exception("no worker was woken")
 
     def reconcile(self) -> Reconciled:
-        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`."""
+        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`, and of canaries."""
         self.collection.submit_complete(lambda job_id: self.wake())
         chosen = self.settings
-        return reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
+        done = reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
+        send_canaries(self.workers, self.broker, every_s=canary_s(chosen))
+        return done
 
     def sweep(self) -> int:
         """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -68,10 +68,8 @@ class Parts(ABC):
             self._file = None
 
 
-async def receive_parts(
-    request: Request, parts: Parts, *, media_type: bytes, count: Callable[[int], None] = lambda size: None
-) -> None:
-    """Stream the request's body into ``parts``; ``count`` is told the bytes as they come.
+async def receive_parts(request: Request, parts: Parts, *, media_type: bytes) -> None:
+    """Stream the request's body into ``parts``.
 
     Raises:
         Problem: of another media type, malformed, cut off, or whatever ``parts`` refuses.
@@ -80,7 +78,6 @@ async def receive_parts(
         parser, batch = _Parser(_boundary(request, media_type), parts), bytearray()
         try:
             async for chunk in request.stream():
-                count(len(chunk))
                 batch += chunk
                 if len(batch) >= BATCH_BYTES:
                     await run_in_threadpool(parser.feed, bytes(batch))

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from jobs.errors import UnsuitableWishError
 from model_store.errors import ModelStoreError
@@ -22,6 +23,8 @@ from service.errors import PROBLEMS, Problem
 
 MEDIA_TYPE = "application/problem+json"
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+PROBLEM = "ncagate.problem"
+"""Key, in an ASGI scope, of the code of the problem that was answered."""
 RETRY_S = 5
 """What `Retry-After` says where something is away."""
 
@@ -41,6 +44,18 @@ class ProblemBody(BaseModel):
     code: str = Field(description="Stable name of the problem, or of why the job failed.")
 
 
+class _ProblemResponse(JSONResponse):
+    """Tells whoever is around the request what the problem was."""
+
+    def __init__(self, problem: Problem, body: ProblemBody) -> None:
+        super().__init__(body.model_dump(), problem.status_code, problem.headers, MEDIA_TYPE)
+        self._code = problem.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PROBLEM] = self._code
+        await super().__call__(scope, receive, send)
+
+
 def render(problem: Problem, *, instance: str) -> Response:
     """The problem as a response."""
     body = ProblemBody(
@@ -52,7 +67,7 @@ def render(problem: Problem, *, instance: str) -> Response:
         code=problem.code,
         **problem.members,
     )
-    return JSONResponse(body.model_dump(), problem.status_code, problem.headers, MEDIA_TYPE)
+    return _ProblemResponse(problem, body)
 
 
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:

@@ -133,7 +133,7 @@ async def segment(request: Request, gateway: TheGateway) -> Response:
 async def _accept(request: Request, gateway: Gateway) -> Job:
     settings = gateway.settings
     with gateway.blobs.staging() as folder:
-        upload = await receive_upload(request, folder, files_max=settings.files_max, count=gateway.metrics.uploaded)
+        upload = await receive_upload(request, folder, files_max=settings.files_max)
         return await run_in_threadpool(_submit, gateway, upload.fields, folder, _key(request))
 
 

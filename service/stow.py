@@ -73,7 +73,7 @@ async def _store(request: Request, gateway: Gateway, *, study: str | None) -> Re
         raise Problem("not_acceptable", f"on offer: {MEDIA_TYPE}")
     with gateway.blobs.staging() as folder:
         objects = _Objects(folder, files_max=gateway.settings.files_max)
-        await receive_parts(request, objects, media_type=b"multipart/related", count=gateway.metrics.uploaded)
+        await receive_parts(request, objects, media_type=b"multipart/related")
         if not objects.sizes:
             raise Problem("missing_scan", "the body holds no DICOM object")
         staged = sorted(folder.iterdir())

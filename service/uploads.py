@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +27,8 @@ class Upload:
     sizes: list[int]
 
 
-async def receive_upload(
-    request: Request, folder: Path, *, files_max: int, count: Callable[[int], None] = lambda size: None
-) -> Upload:
-    """Stream the request's body into ``folder``; ``count`` is told the bytes as they come.
+async def receive_upload(request: Request, folder: Path, *, files_max: int) -> Upload:
+    """Stream the request's body into ``folder``.
 
     The client's file names are never used, nor kept: they may name a patient.
 
@@ -38,7 +36,7 @@ async def receive_upload(
         Problem: not multipart, malformed, cut off, a field unknown or too long, a file empty or one too many.
     """
     form = _Form(folder, files_max=files_max)
-    await receive_parts(request, form, media_type=b"multipart/form-data", count=count)
+    await receive_parts(request, form, media_type=b"multipart/form-data")
     if not form.sizes:
         raise Problem("missing_scan")
     return Upload(form.fields, form.sizes)

@@ -10,9 +10,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from billiard import active_children
-from celery.signals import worker_process_init, worker_shutting_down
+from celery.signals import celeryd_after_setup, worker_process_init, worker_shutdown, worker_shutting_down
 
-from jobs.queue import TASK_NAME, make_celery
+from jobs.queue import CANARY_NAME, TASK_NAME, canary_queue, make_celery
+from ncagate.nodes import worker_name
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
 from worker.settling import Settling, WakeUp
@@ -32,6 +33,8 @@ HAND_BACK_S = 5.0
 
 PARENT = os.getpid()
 """The process that imports this module and then forks the workers."""
+NODE = worker_name(PARENT)
+"""What the worker is called, in all its processes."""
 
 settings = Settings()
 celery_app = make_celery(settings)
@@ -46,13 +49,25 @@ def runner() -> Runner:
     """This process's runner, made after the fork: no connection and no torch is shared with the parent."""
     from worker.run import Runner  # late: the parent process, and `celery inspect`, need none of it
 
-    return Runner(settings)
+    return Runner(settings, NODE)
 
 
 @celery_app.task(name=TASK_NAME, Request=WakeUp)
 def segment() -> None:
     """Work on the job whose turn it is; its row says how it ended."""
     runner().run_next()
+
+
+@celery_app.task(name=CANARY_NAME, Request=WakeUp)
+def canary() -> None:
+    """Show that this worker takes messages, and what it does reaches the database."""
+    runner().presence.answer()
+
+
+@celeryd_after_setup.connect
+def take_canaries(instance: Any, **_: Any) -> None:
+    """Take messages from this worker's own queue too."""
+    instance.app.amqp.queues.select_add(canary_queue(NODE))
 
 
 @worker_process_init.connect
@@ -64,6 +79,7 @@ def warm_up(**_: Any) -> None:
     from imaging.sandbox import start_sandbox  # late, as above
 
     start_sandbox()
+    runner().presence.announce()
     runner().engine.name  # noqa: B018  # the engine is made when it is asked for
 
 
@@ -75,6 +91,17 @@ def bound_shutdown(**_: Any) -> None:
     timer.start()
 
 
+@worker_shutdown.connect
+def sign_off(**_: Any) -> None:
+    """In the parent, which forks no more, and so may open the database."""
+    from jobs.database import open_database  # late, as above
+    from jobs.workers import WorkerRepository, canary_s
+    from worker.presence import Presence
+
+    workers = WorkerRepository(open_database(settings.database))
+    Presence(workers, NODE, every_s=canary_s(settings)).sign_off()
+
+
 def _end() -> None:
     children = active_children()
     for child in children:
@@ -82,6 +109,7 @@ def _end() -> None:
     deadline = time.monotonic() + HAND_BACK_S
     while time.monotonic() < deadline and any(_runs(child.pid) for child in children):
         time.sleep(POLL_S)
+    sign_off()
     os._exit(0)
 
 

@@ -1,4 +1,5 @@
-"""The heartbeat of a running job: it extends the lease, reports progress and learns of a cancel."""
+"""The heartbeat of a running job: it extends the lease, reports progress, learns of a cancel and shows that its worker
+works."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.models import Job
 from jobs.repository import JobRepository
 from nca.errors import CancelledError
+from worker.presence import Presence
 
 BEAT_S = 0.5
 """How often a running job's row is touched: a cancel reaches the worker this fast."""
@@ -21,10 +23,11 @@ log = logging.getLogger(__name__)
 class Heart:
     """Beats in a thread of its own while the ``with`` block runs, so that reading a large scan keeps the lease too."""
 
-    def __init__(self, repository: JobRepository, job: Job, *, lease_s: float) -> None:
+    def __init__(self, repository: JobRepository, job: Job, *, lease_s: float, presence: Presence) -> None:
         self._repository = repository
         self._job = job
         self._lease_s = lease_s
+        self._presence = presence
         self._stage, self._progress = "", 0.0
         self._stop, self._lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, name=f"heart-{job.id[:8]}", daemon=True)
@@ -61,3 +64,4 @@ class Heart:
             if not going_on:
                 self._lost.set()
                 return
+            self._presence.show()

@@ -14,39 +14,47 @@ from imaging.limits import Limits
 from imaging.roi import Roi
 from jobs.blobs import SCAN_FILE, Blobs
 from jobs.database import open_database
-from jobs.errors import JobGoneError
+from jobs.errors import INTERNAL_ERROR, JobGoneError
 from jobs.models import Job
 from jobs.repository import JobRepository
+from jobs.tally import Cause
+from jobs.workers import WorkerRepository, canary_s
 from model_store.errors import ModelStoreError
 from model_store.loaded import LoadedVersion, load_version
 from model_store.registry import Registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
+from ncagate.nodes import worker_name
 from ncagate.settings import Settings
 from worker.heart import Heart
 from worker.pipeline import Options, segment_scan
+from worker.presence import Presence
 from worker.record import Origin
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
-INTERNAL_ERROR = "internal_error"
-"""Failure code of a job on which the program itself broke, in every attempt."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs jobs in one worker process; what is costly is made on first use and kept."""
+    """Runs jobs in one process of the worker ``node``; what is costly is made on first use and kept."""
 
     settings: Settings
+    node: str = field(default_factory=lambda: worker_name(os.getpid()))
     _under_way: list[Job] = field(default_factory=list)
 
     @cached_property
     def repository(self) -> JobRepository:
         """The job rows."""
         return JobRepository(open_database(self.settings.database))
+
+    @cached_property
+    def presence(self) -> Presence:
+        """How others know that this worker works."""
+        return Presence(WorkerRepository(self.repository.engine), self.node, every_s=canary_s(self.settings))
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -105,13 +113,13 @@ class Runner:
         One that has no attempt left keeps its lease, and ends when that runs out: it may be what ends the workers.
         """
         for job in self._under_way:
-            if job.attempt < self.settings.attempts_max and self.repository.hand_back(job.id, job.attempt):
+            if job.attempt < self.settings.attempts_max and self._again(job, Cause.WORKER_STOPPED):
                 log.warning("job %s: handed back, as the worker stops", job.id)
 
     def _attempt(self, job: Job) -> None:
         request = job.request
         with (
-            Heart(self.repository, job, lease_s=self.settings.lease_s) as heart,
+            Heart(self.repository, job, lease_s=self.settings.lease_s, presence=self.presence) as heart,
             self.blobs.staging() as workdir,
             self.blobs.staging() as out,
         ):
@@ -145,4 +153,7 @@ class Runner:
             detail = f"the service could not process this scan in {job.attempt} attempts"
             self.repository.fail(job.id, job.attempt, INTERNAL_ERROR, detail)
         else:
-            self.repository.hand_back(job.id, job.attempt)
+            self._again(job, Cause.BROKE)
+
+    def _again(self, job: Job, cause: Cause) -> bool:
+        return self.repository.hand_back(job.id, job.attempt, cause=cause)

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jwt
 
 from jobs.clients import Client, Scope
 from jobs.models import NAME_MAX
-from ncagate.settings import Settings, is_loopback
+from ncagate.settings import Settings
 from service.access.errors import InvalidAccessError
 from service.errors import Problem
 
@@ -30,8 +29,6 @@ FRESH_S = 3600.0
 """Keys older than this are fetched again: the provider may have withdrawn one."""
 PAUSE_S = 30.0
 """Shortest time between two fetches, however many unknown keys are named."""
-FETCH_S = 5.0
-JWKS_BYTES_MAX = 1 << 20
 TOKEN_BYTES_MAX = 16384
 
 log = logging.getLogger(__name__)
@@ -133,7 +130,7 @@ class KeySet:
     def _renew(self, now: float) -> None:
         try:
             self._keys, self._read_at = _parse(self._read()), now
-        except (OSError, ValueError, RecursionError, httpx.HTTPError, jwt.PyJWTError) as error:
+        except (OSError, ValueError, RecursionError, jwt.PyJWTError) as error:
             log.warning("the provider's keys could not be read: %s", type(error).__name__)  # the old ones stay good
 
 
@@ -153,27 +150,9 @@ def _source(jwks: str) -> Callable[[], bytes]:
     """What reads the keys: a file, or an address that cannot be listened in on."""
     if "://" not in jwks:
         return Path(jwks).read_bytes
-    try:
-        url = httpx.URL(jwks)
-    except httpx.InvalidURL as error:
-        raise InvalidAccessError(f"NCAGATE_OIDC_JWKS: {error}") from None
-    if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
-        raise InvalidAccessError("NCAGATE_OIDC_JWKS: a file, or an address that begins with https://")
-    if url.userinfo:
-        raise InvalidAccessError("NCAGATE_OIDC_JWKS: an address without a password")
-    return lambda: _fetch(url)
+    from service.access.fetching import fetcher  # late: an HTTP client takes memory, and few gateways need one
 
-
-def _fetch(url: httpx.URL) -> bytes:
-    with httpx.stream("GET", url, follow_redirects=False, timeout=FETCH_S) as answer:
-        if answer.status_code != httpx.codes.OK:
-            raise ValueError("the address does not answer with keys")
-        content = b""
-        for piece in answer.iter_bytes():
-            content += piece
-            if len(content) > JWKS_BYTES_MAX:
-                raise ValueError("the set of keys is too large")
-        return content
+    return fetcher(jwks)
 
 
 def _name(subject: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -110,8 +111,10 @@ class Client:
         """How many jobs have ever reached each final state, by the gateway's metrics."""
         page = httpx.get(f"{self.urls[gateway]}/metrics", timeout=ANSWER_S).raise_for_status().text
         families = {one.name: one for one in text_string_to_metric_families(page)}
-        samples = families["ncagate_jobs"].samples
-        return {next(iter(one.labels.values())): int(one.value) for one in samples if one.name.endswith("_total")}
+        totals: Counter[str] = Counter()
+        for one in families["ncagate_jobs"].samples:
+            totals[one.labels["outcome"]] += int(one.value)
+        return totals
 
     def _get(self, path: str) -> httpx.Response:
         return httpx.get(f"{self.urls[0]}{path}", timeout=ANSWER_S).raise_for_status()

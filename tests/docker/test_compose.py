@@ -29,7 +29,7 @@ def rendered() -> str:
 
 class TestCompose:
     def test_is_valid_and_has_every_part(self, rendered: str) -> None:
-        for part in ("gateway:", "worker:", "redis:", "postgres:", "prometheus:", "orthanc:", "deliverer:"):
+        for part in ("gateway:", "worker:", "redis:", "postgres:", "prometheus:", "grafana:", "orthanc:", "deliverer:"):
             assert f"\n  {part}" in rendered
 
     def test_no_password_stands_in_it(self, rendered: str) -> None:

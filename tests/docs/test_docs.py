@@ -5,16 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import imaging.errors
 from imaging.errors import ImagingError
-from jobs.database import open_database, upgrade
-from jobs.repository import JobRepository
-from model_store.registry import Registry
 from ncagate.settings import Settings
 from service.errors import PROBLEMS
-from service.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -39,18 +34,6 @@ class TestOperations:
     def test_no_setting_stands_there_that_is_none(self) -> None:
         named = {one.lower() for one in re.findall(r"^\| `NCAGATE_([A-Z_]+)`", OPERATIONS, re.MULTILINE)}
         assert named == set(Settings.model_fields)
-
-    def test_the_metrics_table_is_that_of_the_page(self, tmp_path: Path) -> None:
-        database = open_database(f"sqlite:///{tmp_path / 'jobs.db'}")
-        upgrade(database)
-        page, _ = Metrics(JobRepository(database), Registry(tmp_path)).page("text/plain; version=0.0.4")
-        database.dispose()
-        exported = {
-            family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)
-            for family in text_string_to_metric_families(page.decode())
-        }
-        rows = re.findall(r"^\| `(ncagate_[a-z_]+)` \| ([a-z]+) \| (.+) \|$", OPERATIONS, re.MULTILINE)
-        assert {name: (kind, text) for name, kind, text in rows} == exported
 
 
 class TestApi:

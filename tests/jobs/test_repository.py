@@ -11,12 +11,14 @@ from sqlalchemy.exc import StatementError
 
 from jobs.errors import ATTEMPTS_EXHAUSTED, InvalidCursorError
 from jobs.models import Job, JobRequest
-from jobs.repository import JobRepository, cursor
+from jobs.repository import JobRepository, Waiting, cursor
 from jobs.state import JobState, Priority
+from jobs.tally import Cause
 
 RESULT: dict[str, Any] = {
     "verdict": "accept",
     "model": "hippocampus",
+    "version": "1.0.0",
     "nqm": 0.03,
     "predicted_dice": 0.91,
     "stage_seconds": {"read": 0.02, "segment": 1.5},
@@ -230,17 +232,17 @@ class TestTakeBackExpired:
 class TestHandBack:
     def test_queues_the_job_for_another_attempt(self, repository: JobRepository, submit: Callable[[], str]) -> None:
         job = running(repository, submit())
-        assert repository.hand_back(job.id, 1)
+        assert repository.hand_back(job.id, 1, cause=Cause.BROKE)
         assert repository.queued() == 1
         assert running(repository, job.id).attempt == 2
 
     def test_ends_a_job_that_was_to_be_cancelled(self, repository: JobRepository, submit: Callable[[], str]) -> None:
         job = running(repository, submit())
         repository.request_cancel(job.id)
-        assert repository.hand_back(job.id, 1)
+        assert repository.hand_back(job.id, 1, cause=Cause.BROKE)
         assert found(repository, job.id).state is JobState.CANCELLED
         assert found(repository, job.id).finished_at is not None
-        assert repository.totals().counters["jobs_total"] == {("cancelled",): 1.0}
+        assert repository.totals().counters["jobs_total"] == {("cancelled", ""): 1.0}
 
     def test_is_refused_to_a_superseded_attempt(
         self, repository: JobRepository, submit: Callable[[], str], clock: Any
@@ -249,7 +251,7 @@ class TestHandBack:
         clock.now += 61.0
         repository.take_back_expired(3)
         running(repository, job.id)
-        assert not repository.hand_back(job.id, 1)
+        assert not repository.hand_back(job.id, 1, cause=Cause.BROKE)
         assert found(repository, job.id).state is JobState.RUNNING
 
 
@@ -272,10 +274,17 @@ class TestStatus:
         clock.now += 10.0
         status = repository.status()
         assert (status.counts[JobState.QUEUED], status.counts[JobState.RUNNING]) == (2, 1)
-        assert status.oldest_queued_s == pytest.approx(11.0)
+        assert status.waiting[Priority.ROUTINE] == Waiting(2, 11.0)
 
     def test_an_empty_queue_has_no_age(self, repository: JobRepository) -> None:
-        assert repository.status().oldest_queued_s == 0.0
+        assert repository.status().waiting == dict.fromkeys(Priority, Waiting(0, 0.0))
+
+    def test_priorities_wait_apart(self, repository: JobRepository, wanted: JobRequest, clock: Any) -> None:
+        repository.create("a" * 32, wanted.model_copy(update={"priority": Priority.URGENT}))
+        clock.now += 5.0
+        repository.create("b" * 32, wanted)
+        clock.now += 1.0
+        assert repository.status().waiting == {Priority.URGENT: Waiting(1, 6.0), Priority.ROUTINE: Waiting(1, 1.0)}
 
 
 class TestTotals:
@@ -285,9 +294,9 @@ class TestTotals:
             repository.succeed(job.id, 1, RESULT)
         repository.erase(job.id)
         totals = repository.totals()
-        assert totals.counters["jobs_total"] == {("succeeded",): 1.0}
-        assert totals.counters["verdicts_total"] == {("hippocampus", "accept"): 1.0}
-        assert totals.histograms["nqm"][("hippocampus",)].total == pytest.approx(0.03)
+        assert totals.counters["jobs_total"] == {("succeeded", ""): 1.0}
+        assert totals.counters["verdicts_total"] == {("hippocampus", "1.0.0", "accept"): 1.0}
+        assert totals.histograms["nqm"][("hippocampus", "1.0.0")].total == pytest.approx(0.03)
 
     def test_every_end_is_counted(self, repository: JobRepository, submit: Callable[[], str], clock: Any) -> None:
         repository.request_cancel(submit())
@@ -295,14 +304,36 @@ class TestTotals:
         running(repository, submit())
         clock.now += 61.0
         repository.take_back_expired(1)
-        assert repository.totals().counters["jobs_total"] == {("cancelled",): 1.0, ("failed",): 2.0}
+        assert repository.totals().counters["jobs_total"] == {
+            ("cancelled", ""): 1.0,
+            ("failed", "x"): 1.0,
+            ("failed", "attempts_exhausted"): 1.0,
+        }
+
+    def test_attempts_and_what_is_tried_again_are_counted(
+        self, repository: JobRepository, submit: Callable[[], str], clock: Any
+    ) -> None:
+        lost, stopped = running(repository, submit()), running(repository, submit())
+        repository.hand_back(stopped.id, 1, cause=Cause.WORKER_STOPPED)
+        clock.now += 61.0
+        assert repository.take_back_expired(3).requeued == (lost.id,)
+        counters = repository.totals().counters
+        assert counters["attempts_total"] == {(): 2.0}
+        assert counters["retries_total"] == {("worker_lost",): 1.0, ("worker_stopped",): 1.0}
+
+    def test_a_reason_that_several_structures_have_counts_once(
+        self, repository: JobRepository, submit: Callable[[], str]
+    ) -> None:
+        reasons = [{"code": "empty", "detail": "of one"}, {"code": "empty", "detail": "of another"}]
+        repository.succeed(running(repository, submit()).id, 1, RESULT | {"verdict": "flag", "reasons": reasons})
+        assert repository.totals().counters["flag_reasons_total"] == {("hippocampus", "1.0.0", "empty"): 1.0}
 
     def test_histograms_are_cumulative(self, repository: JobRepository, submit: Callable[[], str], clock: Any) -> None:
         for wait in (0.0, 4.0, 10_000.0):
             job_id = submit()
             clock.now += wait
             repository.claim(job_id, 60.0)
-        waits = repository.totals().histograms["queue_wait_seconds"][()]
+        waits = repository.totals().histograms["queue_wait_seconds"][("routine",)]
         counts = [count for _, count in waits.buckets]
         assert all(a <= b for a, b in pairwise(counts))
         assert dict(waits.buckets)["5.0"] == 2.0

@@ -12,6 +12,7 @@ from jobs.archive import WEBHOOK, DeliveryRepository
 from jobs.models import JobRequest
 from jobs.repository import JobRepository
 from jobs.state import DeliveryState, JobState
+from jobs.tally import Cause
 
 URL = "https://ris.example.org/hook"
 LEASE_S = 60.0
@@ -45,7 +46,7 @@ def cancel_running(repository: JobRepository, job_id: str, wait: Callable[[float
 def hand_back_cancelled(repository: JobRepository, job_id: str, wait: Callable[[float], None]) -> object:
     attempt = started(repository, job_id)
     repository.request_cancel(job_id)
-    return repository.hand_back(job_id, attempt)
+    return repository.hand_back(job_id, attempt, cause=Cause.BROKE)
 
 
 def expire_cancelled(repository: JobRepository, job_id: str, wait: Callable[[float], None]) -> object:
@@ -135,7 +136,7 @@ class TestEnds:
     ) -> None:
         job_id = create()
         attempt = started(repository, job_id)
-        repository.hand_back(job_id, attempt)
+        repository.hand_back(job_id, attempt, cause=Cause.BROKE)
         assert not repository.fail(job_id, attempt, "empty_file", "no bytes")
         started(repository, job_id)
         repository.request_cancel(job_id)

@@ -13,7 +13,8 @@ import pytest
 
 from ncagate.settings import Settings
 from service.access.errors import InvalidAccessError
-from service.access.tokens import FRESH_S, JWKS_BYTES_MAX, PAUSE_S, KeySet, Tokens
+from service.access.fetching import JWKS_BYTES_MAX
+from service.access.tokens import FRESH_S, PAUSE_S, KeySet, Tokens
 from service.errors import Problem
 from tests.service.provider import (
     AUDIENCE,

@@ -9,11 +9,12 @@ from uuid import uuid4
 import pytest
 
 from jobs.database import upgrade
+from jobs.errors import INTERNAL_ERROR
 from jobs.models import Job, JobRequest
 from jobs.state import JobState
 from model_store.manifest import Manifest
 from ncagate.settings import Settings
-from worker.run import INTERNAL_ERROR, Runner
+from worker.run import Runner
 
 ScanFile = Callable[..., Path]
 
