@@ -27,6 +27,10 @@ GRACE_S = 60.0
 SCAN_FILE = "scan.nii.gz"
 """In a result: the scan as NIfTI, where it did not come as one such file."""
 
+GZIP_MAGIC = b"\x1f\x8b"
+NIFTI_HEADERS = frozenset({348, 540})
+"""What a NIfTI file begins with, in either byte order: the size of its header in bytes."""
+
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -96,6 +100,17 @@ class Blobs:
         """Where the result of an attempt is, or would be."""
         return self._home(job_id) / f"result-{attempt}"
 
+    def scan(self, job_id: str, attempt: int) -> Path | None:
+        """The job's scan as NIfTI: what a worker made of it, or the one file that was sent; None: there is none."""
+        made = self.result_dir(job_id, attempt) / SCAN_FILE
+        if made.is_file():
+            return made
+        with suppress(FileNotFoundError):
+            files = self.input_files(job_id)
+            if len(files) == 1 and _starts_as_nifti(files[0]):
+                return files[0]
+        return None
+
     def erase(self, job_id: str) -> None:
         """Remove all files of a job; they vanish at once, the disk space follows."""
         grave = self._tmp / uuid4().hex
@@ -121,6 +136,14 @@ class Blobs:
         if not _JOB_ID.fullmatch(job_id):
             raise InvalidJobIdError(f"{job_id[:64]!r} is not the identifier of a job")
         return self._jobs / job_id
+
+
+def _starts_as_nifti(path: Path) -> bool:
+    """Whether a file that a worker could read was NIfTI."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    sizes = (int.from_bytes(head, "little"), int.from_bytes(head, "big"))
+    return head.startswith(GZIP_MAGIC) or not NIFTI_HEADERS.isdisjoint(sizes)
 
 
 def _publish(staged: Path, target: Path) -> Path:

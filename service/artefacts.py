@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
-from typing import Literal
-
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
-from jobs.blobs import SCAN_FILE, Blobs
+from jobs.blobs import GZIP_MAGIC, Blobs
 from jobs.models import Job
 from jobs.state import JobState
 from service.errors import Problem
@@ -25,12 +21,8 @@ FILES = {
     REPORT: ("report.dcm", "application/dicom"),
 }
 """File name and media type of each artefact."""
-GZIP_MAGIC = b"\x1f\x8b"
 SCAN_TYPES = ("application/gzip", "application/octet-stream")
 """Of a scan as NIfTI, packed and plain."""
-NIFTI_HEADERS = (348, 540)
-"""What a NIfTI file begins with, in either byte order: the size of its header in bytes."""
-ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
 
 class Download(FileResponse):
@@ -75,31 +67,14 @@ def scan(blobs: Blobs, job: Job) -> Response:
         Problem: as of `artefact`; ``result_gone`` where it is no NIfTI and none was made of it.
     """
     check_succeeded(job)
-    path = blobs.result_dir(job.id, job.attempt) / SCAN_FILE
-    if not path.is_file():
-        path = _sent_as_nifti(blobs, job)
+    path = blobs.scan(job.id, job.attempt)
+    if path is None:
+        raise Problem("result_gone", "the scan did not come as NIfTI, and none was made of it")
     with path.open("rb") as file:
         packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     ending = ".nii.gz" if packed else ".nii"
     media_type = SCAN_TYPES[0 if packed else 1]
     return Download(path, media_type=media_type, filename=f"{job.id}_scan{ending}", headers=verdict(job))
-
-
-def _sent_as_nifti(blobs: Blobs, job: Job) -> Path:
-    """The one file that was sent; a worker has read it as NIfTI, or else it would have made one of it."""
-    with suppress(FileNotFoundError):
-        files = blobs.input_files(job.id)
-        if len(files) == 1 and _starts_as_nifti(files[0]):
-            return files[0]
-    raise Problem("result_gone", "the scan did not come as NIfTI, and none was made of it")
-
-
-def _starts_as_nifti(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(4)
-    return head.startswith(GZIP_MAGIC) or any(
-        head == size.to_bytes(4, order) for size in NIFTI_HEADERS for order in ORDERS
-    )
 
 
 def check_succeeded(job: Job, *, failure_status: int = 409) -> None:

@@ -116,7 +116,7 @@ def segment_scan(
         found = _labels(results, records)
         labels = region.paste(found)
         _write(whole, region, labels, results, records, manifest=manifest, out=out, names=names)
-        if scan_name is not None and not (len(paths) == 1 and is_nifti(paths[0])):
+        if scan_name is not None and not (len(paths) == 1 and paths[0].is_file() and is_nifti(paths[0])):
             write_scan(out / scan_name, whole.array, whole.affine)
         objects = DicomNames(out / names.segmentation, out / names.report)
         dicom = write_dicom(whole, labels, records, manifest=manifest, origin=origin, names=objects)

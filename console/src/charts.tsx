@@ -153,7 +153,9 @@ export function Histogram(props: { title: string; series: Series[]; max: number;
             key={one.title}
             class={`bars ${one.kind}`}
             d={(shares[number] ?? [])
-              .map((share, bin) => `M${scale.x(0) + bin * width + 0.5} ${scale.y(0)}V${scale.y(share)}h${width - 1}V${scale.y(0)}z`)
+              .map((share, bin) =>
+                share ? `M${scale.x(0) + bin * width + 0.5} ${scale.y(0)}V${scale.y(share)}h${width - 1}V${scale.y(0)}z` : "",
+              )
               .join("")}
           />
         ))}

@@ -35,6 +35,7 @@ const LABELS = {
 };
 const FILL = 0.25;
 const OUTLINE_MM = 0.35;
+const ILLUMINATION = 0.4;
 const DEVIATION_MAX = 0.5; // the largest that values between 0 and 1 can have
 const DEVIATION_MIN = 0.05;
 const SCAN = 0;
@@ -61,6 +62,7 @@ export class Viewer {
       isRadiologicalConvention: true,
       loadingText: "",
       logLevel: "error",
+      meshThicknessOn2D: OUTLINE_MM,
       multiplanarLayout: MULTIPLANAR_TYPE.GRID,
       multiplanarShowRender: SHOW_RENDER.ALWAYS,
       sagittalNoseLeft: true,
@@ -68,6 +70,7 @@ export class Viewer {
       tileMargin: 4,
     });
     await nv.attachToCanvas(canvas);
+    await nv.setVolumeRenderIllumination(ILLUMINATION);
     nv.onLocationChange = (data) => onValues(values(data as Location));
     return new Viewer(nv);
   }
@@ -76,20 +79,22 @@ export class Viewer {
   async show(scan: ArrayBuffer, mask: ArrayBuffer, uncertainty: ArrayBuffer): Promise<void> {
     const load = (bytes: ArrayBuffer, name: string) =>
       NVImage.loadFromFile({ file: new File([bytes], `${name}.nii`), name: `${name}.nii` });
-    const images = await Promise.all([load(scan, "scan"), load(mask, "mask"), load(uncertainty, "uncertainty")]);
-    images[MASK]?.setColormapLabel(LABELS);
-    for (const image of images) this.nv.addVolume(image);
-    this.outline();
-    this.setMask(true);
-    this.setUncertainty(0);
-    this.nv.setVolumeRenderIllumination(0.4);
+    const [image, labels, deviation] = await Promise.all([load(scan, "scan"), load(mask, "mask"), load(uncertainty, "σ")]);
+    labels.setColormapLabel(LABELS);
+    labels.opacity = FILL;
+    deviation.colormap = "inferno";
+    deviation.cal_min = DEVIATION_MIN;
+    deviation.cal_max = DEVIATION_MAX;
+    deviation.opacity = 0;
+    this.outline(labels);
+    this.nv.volumes = [image, labels];
+    this.nv.addVolume(deviation); // with this one all three go to the graphics card, once
     this.centre();
   }
 
   /** The surface of every label, which a plane cuts in an outline. */
-  private outline(): void {
-    const image = this.nv.volumes[MASK];
-    if (!image?.img || !image.hdr) return;
+  private outline(image: NVImage): void {
+    if (!image.img || !image.hdr) return;
     const [nx, ny] = dims(image);
     const voxels = image.img as Uint8Array; // as all masks are
     for (const label of new Set(voxels)) {
@@ -97,10 +102,9 @@ export class Viewer {
       const found = surface(voxels, [nx, ny, voxels.length / (nx * ny)], label, image.hdr.affine);
       const colour = new Uint8Array([...(["R", "G", "B"] as const).map((one) => LABELS[one][label] ?? 0), 255]);
       const mesh = new NVMesh(found.points, found.triangles, `label ${label}`, colour, 1, true, this.nv.gl);
+      mesh.meshShaderIndex = this.nv.meshShaderNameToNumber("Crosscut") ?? 0;
       this.nv.addMesh(mesh);
-      this.nv.setMeshShader(mesh.id, "Crosscut");
     }
-    this.nv.setMeshThicknessOn2D(OUTLINE_MM);
   }
 
   setLayout(layout: Layout): void {
@@ -109,17 +113,12 @@ export class Viewer {
 
   setMask(shown: boolean): void {
     for (const mesh of this.nv.meshes) mesh.visible = shown;
-    this.nv.setOpacity(MASK, shown ? FILL : 0);
+    this.setOpacity(MASK, shown ? FILL : 0);
   }
 
   /** How strongly the uncertainty is shown, 0 to 1. */
   setUncertainty(opacity: number): void {
-    const image = this.nv.volumes[UNCERTAINTY];
-    if (!image) return;
-    image.colormap = "inferno";
-    image.cal_min = DEVIATION_MIN;
-    image.cal_max = DEVIATION_MAX;
-    this.nv.setOpacity(UNCERTAINTY, opacity);
+    this.setOpacity(UNCERTAINTY, opacity);
   }
 
   /** Go to the middle of the mask; of the scan, where the mask is empty. */
@@ -160,6 +159,10 @@ export class Viewer {
   close(): void {
     this.nv.cleanup();
     this.nv.gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+
+  private setOpacity(index: number, opacity: number): void {
+    if (this.nv.volumes[index]?.opacity !== opacity) this.nv.setOpacity(index, opacity);
   }
 
   private goTo(voxel: [number, number, number], image: NVImage): void {

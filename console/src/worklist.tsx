@@ -9,6 +9,8 @@ import { go } from "./route";
 import type { Job } from "./types";
 import { DiceBar, Notice, ReviewMark, StateMark } from "./widgets";
 
+const BAR = 2; // the column of the Dice's bars, which small screens do without
+
 /** Kept while the tab is open, so that one comes back to the same list. */
 let kept: { filters: Filters; chosen: string | null } = { filters: EVERYTHING, chosen: null };
 
@@ -101,15 +103,16 @@ function JobTable(props: { jobs: Job[]; chosen: string | null; onChoose: (id: st
       <table class="jobs">
         <colgroup>
           {["108px", "138px", "104px", "64px", "", "112px", "150px", "62px", "124px"].map((width, column) => (
-            <col key={column} style={{ width }} />
+            <col key={column} class={column === BAR ? "bar" : ""} style={{ width }} />
           ))}
         </colgroup>
         <thead>
           <tr>
             <th scope="col">Verdict</th>
-            <th scope="col" colSpan={2}>
+            <th scope="col" class="number">
               Predicted Dice
             </th>
+            <td class="bar" />
             <th scope="col" class="number">
               NQM
             </th>
@@ -134,7 +137,7 @@ function JobTable(props: { jobs: Job[]; chosen: string | null; onChoose: (id: st
                 <StateMark job={job} />
               </td>
               <td class="number">{dice(job)}</td>
-              <td>
+              <td class="bar">
                 <DiceBar job={job} />
               </td>
               <td class="number">{figure(job.nqm, 3)}</td>
