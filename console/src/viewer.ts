@@ -82,7 +82,7 @@ export class Viewer {
     const [image, labels, deviation] = await Promise.all([load(scan, "scan"), load(mask, "mask"), load(uncertainty, "σ")]);
     labels.setColormapLabel(LABELS);
     labels.opacity = FILL;
-    deviation.colormap = "inferno";
+    deviation.colormap = "warm"; // bright from its low end on, on dark tissue as well
     deviation.cal_min = DEVIATION_MIN;
     deviation.cal_max = DEVIATION_MAX;
     deviation.opacity = 0;
