@@ -33,6 +33,8 @@ HEAT_FULL = 0.5
 """Standard deviation shown as the hottest colour: the largest that values between 0 and 1 can have."""
 HEAT = np.array([[0, 0, 0], [90, 20, 110], [200, 50, 70], [250, 150, 40], [255, 250, 170]], dtype=np.float64)
 OUTLINE_PX = 2
+COMPRESSION = 1
+"""Of the PNG's data, 1 to 9: as for 6, the usual one, the picture takes a quarter more room and a third of the time."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class _Canvas:
     def png(self) -> bytes:
         """The finished picture."""
         buffer = io.BytesIO()
-        self._image.save(buffer, format="PNG")
+        self._image.save(buffer, format="PNG", compress_level=COMPRESSION)
         return buffer.getvalue()
 
     def _badge(self, verdict: Literal["accept", "flag"]) -> None:

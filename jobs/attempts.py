@@ -5,27 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Update, and_, case, or_, update
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from jobs import tally, turns
+from jobs import leases, tally, turns
 from jobs.archive import add_objects, add_webhooks
 from jobs.database import writing
 from jobs.errors import ATTEMPTS_EXHAUSTED
+from jobs.leases import TakenBack
 from jobs.models import Job, JobRequest
 from jobs.state import JobState
-
-
-@dataclass(frozen=True)
-class TakenBack:
-    """Identifiers of running jobs whose worker fell silent, by what became of them."""
-
-    requeued: tuple[str, ...] = ()
-    exhausted: tuple[str, ...] = ()
-    cancelled: tuple[str, ...] = ()
 
 
 class Attempts:
@@ -41,24 +32,36 @@ class Attempts:
                 return job
         return None
 
+    def claim_following(self, leader: Job, lease_s: float, suits: Callable[[Job], bool]) -> Job | None:
+        """`claim` the job whose turn it is, if it may go with ``leader``; None where it may not, or none is queued.
+
+        It may where it wants the same version, has not been tried before, and ``suits``. No other is taken in its
+        place: a batch changes nobody's turn.
+        """
+        job_id = self._next_up()
+        with Session(self._engine) as session:
+            job = session.get(Job, job_id) if job_id is not None else None
+        if job is None or job.attempt or not suits(job):
+            return None
+        mine, its = leader.request, job.request
+        return self.claim(job.id, lease_s) if (mine.model, mine.version) == (its.model, its.version) else None
+
     def claim(self, job_id: str, lease_s: float) -> Job | None:
         """Take a queued job: it is running, one attempt more. None where it is not queued (any more)."""
         now = self._clock()
-        change = (
-            update(Job)
-            .where(Job.id == job_id, Job.state == JobState.QUEUED)
-            .values(
-                state=JobState.RUNNING, attempt=Job.attempt + 1, started_at=now, lease_until=now + lease_s,
-                progress=0.0, stage="",
-            )
-            .returning(Job)
-        )  # fmt: skip
+        change = leases.claim(Job, job_id, now=now, lease_s=lease_s)
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             job = session.scalars(change).one_or_none()
             if job is not None:
                 tally.claimed(job.request.priority, now - job.queued_at).write(session.connection())
                 turns.served(session.connection(), job.client, now)
             return job
+
+    def under_way(self, most: int) -> int:
+        """How many jobs are queued or running, counted up to ``most``."""
+        some = select(Job.id).where(Job.state.in_((JobState.QUEUED, JobState.RUNNING))).limit(most).subquery()
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.count()).select_from(some)) or 0
 
     def _next_up(self) -> str | None:
         with self._engine.connect() as connection:
@@ -69,12 +72,9 @@ class Attempts:
 
         It must stop when a cancel was requested, or when the job is no longer this attempt's.
         """
-        change = _held(job_id, attempt).where(Job.cancel_requested.is_(False))
+        values = {"lease_until": self._clock() + lease_s, "progress": progress, "stage": stage}
         with self._writer.begin() as connection:
-            beat = connection.execute(
-                change.values(lease_until=self._clock() + lease_s, progress=progress, stage=stage)
-            )
-            return beat.rowcount == 1
+            return connection.execute(leases.beat(Job, job_id, attempt).values(**values)).rowcount == 1
 
     def succeed(
         self, job_id: str, attempt: int, result: Mapping[str, Any], *, objects: Sequence[Mapping[str, str]] = ()
@@ -101,13 +101,9 @@ class Attempts:
 
         False where it is no longer this attempt's.
         """
-        now, unwanted = self._clock(), Job.cancel_requested.is_(True)
-        values = _requeued(now) | {
-            "state": case((unwanted, JobState.CANCELLED), else_=JobState.QUEUED),
-            "finished_at": case((unwanted, now), else_=None),
-        }
+        now = self._clock()
         with self._writer.begin() as connection:
-            state = connection.scalar(_held(job_id, attempt).values(**values).returning(Job.state))
+            state = connection.scalar(leases.hand_back(Job, job_id, attempt, now=now))
             if state is JobState.CANCELLED:
                 tally.ended(state).write(connection)
                 add_webhooks(connection, [job_id], now=now)
@@ -116,34 +112,15 @@ class Attempts:
             return state is not None
 
     def take_back_expired(self, attempts_max: int, *, lease_s: float = math.inf) -> TakenBack:
-        """Put running jobs whose lease ran out back into the queue; end them after ``attempts_max``.
-
-        A lease is for ``lease_s`` seconds. One that has more than twice as many left was given by a clock that has been
-        set back since; it counts as run out, for its worker may be dead. One that lives gives itself a new one.
-        """
+        """`jobs.leases.take_back_expired` of the jobs; those that end thereby are counted."""
         now = self._clock()
-        over = or_(Job.lease_until < now, Job.lease_until > now + 2 * lease_s)
-        expired = and_(Job.state == JobState.RUNNING, over)
-        end = {"finished_at": now, "lease_until": None}
         with self._writer.begin() as connection:
-            cancelled = _move(
-                connection,
-                update(Job).where(expired, Job.cancel_requested),
-                end | {"state": JobState.CANCELLED},
-            )
-            exhausted = _move(
-                connection,
-                update(Job).where(expired, Job.attempt >= attempts_max),
-                end
-                | {"state": JobState.FAILED, "error_code": ATTEMPTS_EXHAUSTED}
-                | {"error_detail": f"the worker stopped answering in each of {attempts_max} attempts"},
-            )
-            requeued = _move(connection, update(Job).where(expired), _requeued(now))
-            seen = tally.ended(JobState.CANCELLED, times=len(cancelled))
-            seen.count("jobs_total", JobState.FAILED, ATTEMPTS_EXHAUSTED, times=len(exhausted))
-            seen.count("retries_total", tally.Cause.WORKER_LOST, times=len(requeued)).write(connection)
-            add_webhooks(connection, [*cancelled, *exhausted], now=now)
-        return TakenBack(requeued=requeued, exhausted=exhausted, cancelled=cancelled)
+            taken_back = leases.take_back_expired(connection, Job, attempts_max, now=now, lease_s=lease_s)
+            seen = tally.ended(JobState.CANCELLED, times=len(taken_back.cancelled))
+            seen.count("jobs_total", JobState.FAILED, ATTEMPTS_EXHAUSTED, times=len(taken_back.exhausted))
+            seen.count("retries_total", tally.Cause.WORKER_LOST, times=len(taken_back.requeued)).write(connection)
+            add_webhooks(connection, [*taken_back.cancelled, *taken_back.exhausted], now=now)
+        return taken_back
 
     def _end(
         self,
@@ -156,7 +133,8 @@ class Attempts:
     ) -> bool:
         now = self._clock()
         with self._writer.begin() as connection:
-            change = _held(job_id, attempt).values(finished_at=now, lease_until=None, **values).returning(Job.request)
+            held = leases.held(Job, job_id, attempt)
+            change = held.values(finished_at=now, lease_until=None, **values).returning(Job.request)
             request: JobRequest | None = connection.scalar(change)
             if request is None:
                 return False
@@ -167,19 +145,3 @@ class Attempts:
             if values["state"] is JobState.SUCCEEDED:
                 tally.stamp_success(connection, now)
             return True
-
-
-def _requeued(now: float) -> dict[str, Any]:
-    """Column values that put a job back into the queue."""
-    fresh = {"queued_at": now, "lease_until": None, "progress": 0.0, "stage": ""}
-    return {"state": JobState.QUEUED} | fresh
-
-
-def _held(job_id: str, attempt: int) -> Update:
-    """An UPDATE of the job that does nothing unless this attempt still holds it."""
-    return update(Job).where(Job.id == job_id, Job.state == JobState.RUNNING, Job.attempt == attempt)
-
-
-def _move(connection: Connection, change: Update, values: dict[str, Any]) -> tuple[str, ...]:
-    """Identifiers of the rows that the UPDATE changed."""
-    return tuple(connection.scalars(change.values(**values).returning(Job.id)))

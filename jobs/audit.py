@@ -27,6 +27,7 @@ class Action(StrEnum):
     ERASED = "erased"
     PURGED = "purged"  # erased, as its time was over
     PROMOTED = "promoted"
+    PUBLISHED = "published"
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
 

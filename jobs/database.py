@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
+from sqlite3 import OperationalError as SqliteError
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
@@ -14,6 +16,7 @@ from jobs.migrations import newest
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for SQLite's single write lock, or for a connection."""
+RETRY_S = 0.01
 MIGRATION_LOCK = 0x6E636167
 """Key of the PostgreSQL advisory lock that lets one process at a time migrate."""
 _WRITE = "ncagate_write"
@@ -87,8 +90,22 @@ def _connect_args(address: URL) -> dict[str, Any]:
 
 def _prepare_sqlite(connection: SqliteConnection, record: object) -> None:
     connection.isolation_level = None  # transactions begin where we say, not at the driver's first INSERT
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _use_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _use_wal(connection: SqliteConnection) -> None:
+    """Only the first connection ever changes the mode; of several at that moment SQLite lets none wait by itself."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except SqliteError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:

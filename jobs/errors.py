@@ -9,7 +9,7 @@ ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 
 
 INTERNAL_ERROR = "internal_error"
-"""Failure code of a job on which the program itself broke, in every attempt."""
+"""Failure code of work on which the program itself broke, in every attempt."""
 
 
 class JobsError(Exception):
@@ -58,3 +58,21 @@ class WebhookRefusedError(UnsuitableWishError):
     """A webhook to a host that this deployment does not name, or to any where it has none."""
 
     code = "webhook_refused"
+
+
+class DatasetError(JobsError):
+    """A dataset cannot be trained on."""
+
+    code = "dataset_error"
+
+
+class DatasetNotFoundError(DatasetError):
+    """There is no dataset of this name."""
+
+    code = "dataset_not_found"
+
+
+class DatasetUnsuitableError(DatasetError):
+    """A dataset lacks what training needs."""
+
+    code = "dataset_unsuitable"

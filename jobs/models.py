@@ -76,23 +76,14 @@ class Base(DeclarativeBase):
     """Registry of the tables."""
 
 
-class Job(Base):
-    """One job. Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
+class Leased:
+    """Columns of what somebody works on under a lease (`jobs.leases`).
 
-    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order.
+    Times are seconds since the epoch (UTC); ``attempt`` is counted before the work.
     """
-
-    __tablename__ = "jobs"
-    __table_args__ = (
-        Index("ix_jobs_turn", "state", "priority", "client", "created_at", "id"),
-        Index("ix_jobs_created_at_id", "created_at", "id"),
-        Index("ix_jobs_client_created_at", "client", "created_at", "id"),
-    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     state: Mapped[JobState] = mapped_column(_states(JobState))
-    client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
-    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     created_at: Mapped[float] = mapped_column(Float(53))
     queued_at: Mapped[float] = mapped_column(Float(53))
     started_at: Mapped[float | None] = mapped_column(Float(53))
@@ -102,8 +93,6 @@ class Job(Base):
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     progress: Mapped[float] = mapped_column(Float(53), default=0.0)
     stage: Mapped[str] = mapped_column(String(32), default="")
-    request: Mapped[JobRequest] = mapped_column(_RequestColumn)
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
 
@@ -111,6 +100,52 @@ class Job(Base):
     def finished(self) -> bool:
         """Whether the state is final."""
         return self.state in TERMINAL
+
+
+class Job(Leased, Base):
+    """One job.
+
+    ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order. ``model`` and
+    ``version`` are the request's as well, for asking which jobs a version has done lately.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_version", "model", "version", "state", "finished_at"),
+        Index("ix_jobs_turn", "state", "priority", "client", "created_at", "id"),
+        Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("ix_jobs_client_created_at", "client", "created_at", "id"),
+    )
+
+    client: Mapped[str] = mapped_column(String(NAME_MAX), default=LOCAL, server_default=LOCAL)
+    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    model: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
+    version: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
+    request: Mapped[JobRequest] = mapped_column(_RequestColumn)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class Training(Leased, Base):
+    """One training: a dataset by its name, its configuration as it was when it was accepted, and how far it is.
+
+    ``iteration`` of ``iterations`` are over all folds; ``dice`` is of the last batch's patches, ``validation_dice`` of
+    the scans held out so far. ``model`` and ``version`` are what was published.
+    """
+
+    __tablename__ = "trainings"
+    __table_args__ = (Index("ix_trainings_state", "state", "created_at"),)
+
+    client: Mapped[str] = mapped_column(String(NAME_MAX))
+    dataset: Mapped[str] = mapped_column(String(64))
+    config: Mapped[str] = mapped_column(Text)
+    iteration: Mapped[int] = mapped_column(Integer, default=0)
+    iterations: Mapped[int] = mapped_column(Integer, default=0)
+    loss: Mapped[float | None] = mapped_column(Float(53))
+    dice: Mapped[float | None] = mapped_column(Float(53))
+    validation_dice: Mapped[float | None] = mapped_column(Float(53))
+    eta_s: Mapped[float | None] = mapped_column(Float(53))
+    model: Mapped[str | None] = mapped_column(String(64))
+    version: Mapped[str | None] = mapped_column(String(64))
 
 
 class Client(Base):
@@ -153,6 +188,31 @@ class AuditEntry(Base):
     credential: Mapped[str] = mapped_column(String(96))
     action: Mapped[str] = mapped_column(String(16))
     subject: Mapped[str] = mapped_column(String(255), index=True)
+
+
+class Shadow(Base):
+    """What a candidate version made of a finished job, beside the version that answered it; gone with the job.
+
+    ``outcome`` is ``started`` before the work, so that what kills its worker is not tried again; figures are there once
+    it is ``compared``. ``dice`` is the lowest Dice between the two versions' masks of a structure; ``nqm`` and
+    ``predicted_dice`` are the candidate's less the other's; times are seconds.
+    """
+
+    __tablename__ = "shadows"
+    __table_args__ = (Index("ix_shadows_versions", "model", "candidate", "version", "started_at"),)
+
+    job_id: Mapped[str] = mapped_column(_job(), primary_key=True)
+    candidate: Mapped[str] = mapped_column(String(NAME_MAX), primary_key=True)
+    model: Mapped[str] = mapped_column(String(NAME_MAX))
+    version: Mapped[str] = mapped_column(String(NAME_MAX))
+    started_at: Mapped[float] = mapped_column(Float(53))
+    outcome: Mapped[str] = mapped_column(String(64))
+    dice: Mapped[float | None] = mapped_column(Float(53))
+    nqm: Mapped[float | None] = mapped_column(Float(53))
+    predicted_dice: Mapped[float | None] = mapped_column(Float(53))
+    verdict_changed: Mapped[bool | None] = mapped_column(Boolean)
+    seconds: Mapped[float | None] = mapped_column(Float(53))
+    candidate_seconds: Mapped[float | None] = mapped_column(Float(53))
 
 
 class IdempotencyKey(Base):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -17,12 +18,22 @@ from redis.exceptions import RedisError
 from jobs.errors import BrokerUnavailableError
 from ncagate.settings import Settings
 
-QUEUE = "segment"
-"""Name of the queue."""
-TASK_NAME = "ncagate.segment"
-"""Name of the task that segments the job whose turn it is."""
 CANARY_NAME = "ncagate.canary"
 """Name of the task that shows that a worker works (`jobs.workers`)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A kind of work: the queue of its wake-ups, and the task that takes up what waits."""
+
+    queue: str
+    task: str
+
+
+SEGMENTING = Work("segment", "ncagate.segment")
+"""Segments the job whose turn it is."""
+TRAINING = Work("training", "ncagate.train")
+"""Runs the training that has waited longest."""
 
 _LOCAL_REDIS = "redis://localhost:6379/0"
 _VISIBILITY_MARGIN_S = 600
@@ -33,8 +44,8 @@ _HEALTH_CHECK_S = 5
 """How often a worker looks whether its connection answers; one that a firewall forgot is replaced after twice that."""
 
 
-def make_celery(settings: Settings) -> Celery:
-    """The Celery app of this deployment: JSON only, acknowledged late, one message at a time, no results.
+def make_celery(settings: Settings, work: Work = SEGMENTING) -> Celery:
+    """The Celery app of this deployment for one kind of work: JSON only, acknowledged late, one message at a time.
 
     The visibility timeout, after which Redis hands an unacknowledged message out again, stands in all three
     places that read it and is longer than the hard time limit of a task.
@@ -47,10 +58,10 @@ def make_celery(settings: Settings) -> Celery:
         event_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
-        task_default_queue=QUEUE,
+        task_default_queue=work.queue,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        task_time_limit=settings.job_seconds_max,
+        task_time_limit=None if work is TRAINING else settings.job_seconds_max,
         worker_prefetch_multiplier=1,
         worker_soft_shutdown_timeout=settings.soft_shutdown_s,
         worker_hijack_root_logger=False,
@@ -87,16 +98,16 @@ class Broker:
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
 
-    def wake(self) -> None:
-        """Tell one worker that a job is waiting."""
+    def wake(self, work: Work = SEGMENTING) -> None:
+        """Tell one worker that there is work."""
         with _reported():
-            self._celery.send_task(TASK_NAME, queue=QUEUE, retry=True, retry_policy=_SEND_RETRIES)
+            self._celery.send_task(work.task, queue=work.queue, retry=True, retry_policy=_SEND_RETRIES)
 
-    def waiting(self) -> int:
+    def waiting(self, work: Work = SEGMENTING) -> int:
         """How many wake-ups no worker has taken yet."""
         with _reported(), self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_TIMEOUT_S)
-            return int(Queue(QUEUE, channel=connection.default_channel).queue_declare().message_count)
+            return int(Queue(work.queue, channel=connection.default_channel).queue_declare().message_count)
 
     def send_canary(self, worker: str) -> None:
         """Ask a worker to show that it works."""

@@ -1,15 +1,15 @@
-"""Making the broker agree with the rows: there is a wake-up for every job that waits."""
+"""Making the broker agree with the rows: there is a wake-up for every job, and every training, that waits."""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
-from jobs.attempts import TakenBack
 from jobs.errors import BrokerUnavailableError
-from jobs.queue import Broker
-from jobs.repository import JobRepository
+from jobs.leases import TakenBack
+from jobs.queue import SEGMENTING, Broker, Work
 
 WAKES_MAX = 1000
 """Most wake-ups that one round sends; the next one is seconds away."""
@@ -26,17 +26,31 @@ class Reconciled:
     taken_back: TakenBack
 
 
-def reconcile(repository: JobRepository, broker: Broker, *, attempts_max: int, lease_s: float = math.inf) -> Reconciled:
-    """Take back jobs of silent workers, then send the wake-ups that the broker lacks.
+class Rows(Protocol):
+    """The rows of one kind of work."""
+
+    def take_back_expired(self, attempts_max: int, *, lease_s: float) -> TakenBack:
+        """As `jobs.leases.take_back_expired`."""
+        ...
+
+    def queued(self) -> int:
+        """How many wait."""
+        ...
+
+
+def reconcile(
+    rows: Rows, broker: Broker, *, attempts_max: int, lease_s: float = math.inf, work: Work = SEGMENTING
+) -> Reconciled:
+    """Take back what silent workers had, then send the wake-ups that the broker lacks.
 
     A wake-up too many is harmless: the worker that gets it finds nothing queued. So several gateways may do this.
     """
-    taken_back = repository.take_back_expired(attempts_max, lease_s=lease_s)
+    taken_back = rows.take_back_expired(attempts_max, lease_s=lease_s)
     sent = 0
     try:
-        queued = repository.queued()
-        for _ in range(min(queued - broker.waiting(), WAKES_MAX) if queued else 0):
-            broker.wake()
+        queued = rows.queued()
+        for _ in range(min(queued - broker.waiting(work), WAKES_MAX) if queued else 0):
+            broker.wake(work)
             sent += 1
     except BrokerUnavailableError:
         return Reconciled(sent, False, taken_back)

@@ -159,6 +159,8 @@ class JobRepository(Attempts):
             "state": JobState.QUEUED,
             "client": self._client.name,
             "priority": request.priority.rank,
+            "model": request.model,
+            "version": request.version,
             "created_at": now,
             "queued_at": now,
             "request": request,

@@ -84,9 +84,9 @@ class Observations:
         return self
 
     def write(self, connection: Connection) -> None:
-        """Add to the rows, in key order so that two writers never deadlock."""
-        for key in sorted(self.totals):
-            _upsert(connection, key, self.totals[key], replace=False)
+        """Add to the rows, in one statement and in key order so that two writers never deadlock."""
+        if self.totals:
+            _upsert(connection, dict(sorted(self.totals.items())), replace=False)
 
 
 def claimed(priority: str, waited_s: float) -> Observations:
@@ -118,7 +118,7 @@ def succeeded(result: Mapping[str, Any]) -> Observations:
 
 def stamp_success(connection: Connection, now: float) -> None:
     """Remember when a job last succeeded."""
-    _upsert(connection, (LATEST, "[]", ""), now, replace=True)
+    _upsert(connection, {(LATEST, "[]", ""): now}, replace=True)
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,12 @@ def _cumulate(bounds: Iterable[float], counts: Mapping[str, float]) -> Histogram
     return Histogram(tuple(buckets), counts.get("sum", 0.0))
 
 
-def _upsert(connection: Connection, key: _Key, value: float, *, replace: bool) -> None:
+def _upsert(connection: Connection, values: Mapping[_Key, float], *, replace: bool) -> None:
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    name, labels, bucket = key
-    insert = dialect.insert(Tally).values(name=name, labels=labels, bucket=bucket, value=float(value))
+    rows = [
+        {"name": name, "labels": labels, "bucket": bucket, "value": float(value)}
+        for (name, labels, bucket), value in values.items()
+    ]
+    insert = dialect.insert(Tally).values(rows)
     new = insert.excluded.value if replace else Tally.value + insert.excluded.value
     connection.execute(insert.on_conflict_do_update(index_elements=["name", "labels", "bucket"], set_={"value": new}))

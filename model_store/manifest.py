@@ -16,6 +16,7 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """Names, versions and aliases: safe as a folder, in a URL and as a metric's label."""
 WEIGHTS_FILE = "model.safetensors"
 CALIBRATION_FILE = "calibration.csv"
+REFERENCE_FILE = "reference.csv"
 MANIFEST_FILE = "manifest.json"
 
 UNION = "union"

@@ -1,6 +1,6 @@
 """Where versions live: a writable store, and behind it the read-only one that ships with the project.
 
-    <store>/<name>/<version>/manifest.json, model.safetensors, calibration.csv, MODEL_CARD.md
+    <store>/<name>/<version>/manifest.json, model.safetensors, calibration.csv, reference.csv, MODEL_CARD.md
     <store>/<name>/aliases.json
 
 A version appears by one rename, so a reader sees all of it or none; nothing ever changes inside it.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,16 @@ from model_store.errors import (
     VersionExistsError,
     VersionNotFoundError,
 )
-from model_store.manifest import CALIBRATION_FILE, MANIFEST_FILE, NAME_PATTERN, WEIGHTS_FILE, Manifest, Name
+from model_store.folders import checked, folders, read
+from model_store.manifest import (
+    CALIBRATION_FILE,
+    MANIFEST_FILE,
+    REFERENCE_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+    Name,
+)
+from model_store.reference import Reference
 from nca.conformal import Calibrated
 from nca.errors import InvalidArchitectureError
 from nca.network import Network
@@ -43,6 +51,8 @@ from nca.weights import validate
 
 SHIPPED = Path(__file__).parent / "published"
 PRODUCTION = "production"
+CANDIDATE = "candidate"
+"""What was trained here and nobody has promoted yet; it is tried in the shadow of the production one."""
 ALIASES_FILE = "aliases.json"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 """A manifest is a few kilobytes; a file beyond this is not one."""
@@ -62,7 +72,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Every model that has a version, usable or not, sorted."""
-        found = {folder.name for store in self._stores for folder in _folders(store) if _folders(folder)}
+        found = {folder.name for store in self._stores for folder in folders(store) if folders(folder)}
         return sorted(found)
 
     def versions(self, name: str) -> list[str]:
@@ -71,7 +81,7 @@ class Registry:
         Raises:
             ModelNotFoundError: no such model.
         """
-        found = {one.name for store in self._stores for one in _folders(store / _checked(name, ModelNotFoundError))}
+        found = {one.name for store in self._stores for one in folders(store / checked(name, ModelNotFoundError))}
         if not found:
             raise ModelNotFoundError(f"there is no model {name!r}")
         return sorted(found)
@@ -85,7 +95,7 @@ class Registry:
         """
         path = self._folder(name, version) / MANIFEST_FILE
         try:
-            manifest = Manifest.model_validate_json(_read(path, MANIFEST_BYTES_MAX))
+            manifest = Manifest.model_validate_json(read(path, MANIFEST_BYTES_MAX))
         except (OSError, ValidationError, InvalidArchitectureError) as error:
             raise CorruptVersionError(f"{name} {version}: the manifest cannot be read") from error
         if (manifest.name, manifest.version) != (name, version):
@@ -95,6 +105,8 @@ class Registry:
     def resolve(self, name: str, selector: str | None = None) -> Manifest:
         """The manifest that a version name or alias stands for; without one `production`, else the newest usable.
 
+        What was ever a candidate is none of the latter: it serves where it is named, or once it is promoted.
+
         Raises:
             ModelNotFoundError, VersionNotFoundError, CorruptVersionError: as `manifest`.
         """
@@ -103,6 +115,10 @@ class Registry:
             return self.manifest(name, aliases.get(selector, selector))
         if PRODUCTION in aliases:
             return self.manifest(name, aliases[PRODUCTION])
+        candidates = self._histories(self._root, name).get(CANDIDATE, [])
+        versions = [one for one in versions if one not in candidates]
+        if not versions:
+            raise VersionNotFoundError(f"{name} has no version in production, only candidates")
         usable = []
         for version in versions:
             with suppress(CorruptVersionError):
@@ -115,6 +131,7 @@ class Registry:
         """Raise CorruptVersionError unless every file of the version is whole and what was published."""
         self.load_network(manifest)
         self.load_calibration(manifest)
+        self.load_reference(manifest)
 
     def load_network(self, manifest: Manifest) -> Network:
         """The weights of a version, checked against the manifest's sum and the architecture's shapes.
@@ -139,10 +156,32 @@ class Registry:
         """
         return _calibrated(manifest, self._content(manifest, CALIBRATION_FILE))
 
+    def load_reference(self, manifest: Manifest) -> Reference | None:
+        """What a version's jobs are compared with, checked against the manifest's sum; None where it has none.
+
+        Raises:
+            CorruptVersionError: they do not agree.
+        """
+        if REFERENCE_FILE not in manifest.files:
+            return None
+        try:
+            return Reference.decode(self._content(manifest, REFERENCE_FILE))
+        except ValueError as error:
+            label = f"{manifest.name} {manifest.version}"
+            raise CorruptVersionError(f"{label}: the reference cannot be used: {error}") from error
+
     def publish(
-        self, manifest: Manifest, weights: Mapping[str, NDArray[np.float32]], calibration: Sequence[CalibrationRow]
+        self,
+        manifest: Manifest,
+        weights: Mapping[str, NDArray[np.float32]],
+        calibration: Sequence[CalibrationRow],
+        *,
+        reference: Reference | None = None,
+        candidate: bool = False,
     ) -> Manifest:
         """Add a version; returns its manifest with the sums of its files filled in. It is whole or not there.
+
+        A ``candidate`` gets that alias before it is there: at no time it is what is meant where nobody says a version.
 
         Raises:
             VersionExistsError: the version is there already; of two that race, one gets this.
@@ -154,6 +193,8 @@ class Registry:
             raise VersionExistsError(f"{manifest.name} {manifest.version} is published already")
         contents = {WEIGHTS_FILE: save(dict(weights)), CALIBRATION_FILE: encode(calibration)}
         _calibrated(manifest, contents[CALIBRATION_FILE])
+        if reference is not None:
+            contents[REFERENCE_FILE] = reference.encode()
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         manifest = manifest.model_copy(update={"files": sums})
         contents |= {MANIFEST_FILE: manifest.to_json().encode(), CARD_FILE: model_card(manifest).encode()}
@@ -164,6 +205,8 @@ class Registry:
                 write(staged / name, data)
             staged.chmod(PUBLIC_FOLDER)
             sync(staged)
+            if candidate:
+                self._add_alias(manifest.name, CANDIDATE, manifest.version)
             _rename_new(staged, parent / manifest.version)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -188,16 +231,11 @@ class Registry:
         Raises:
             InvalidAliasError, ModelNotFoundError, VersionNotFoundError, CorruptVersionError
         """
-        _checked(alias, InvalidAliasError)
+        checked(alias, InvalidAliasError)
         if alias in self.versions(name):
             raise InvalidAliasError(f"{alias!r} is the name of a version")
         self.check(self.manifest(name, version))
-        with locked(self._home(name)):
-            histories = self._histories(self._root, name)
-            shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
-            before = histories.get(alias, shipped)
-            if before[-1:] != [version]:
-                self._write_histories(name, histories | {alias: [*before, version]})
+        self._add_alias(name, alias, version)
 
     def rollback(self, name: str, alias: str) -> str:
         """Point an alias at the version it had before; returns that version.
@@ -219,7 +257,7 @@ class Registry:
         """A version's file, if it is the one that was published."""
         label = f"{manifest.name} {manifest.version}: {file}"
         try:
-            data = _read(self._folder(manifest.name, manifest.version) / file, WEIGHTS_BYTES_MAX)
+            data = read(self._folder(manifest.name, manifest.version) / file, WEIGHTS_BYTES_MAX)
         except OSError as error:
             raise CorruptVersionError(f"{label} cannot be read") from error
         if hashlib.sha256(data).hexdigest() != manifest.files.get(file):
@@ -244,13 +282,21 @@ class Registry:
         return []
 
     def _histories(self, store: Path, name: str) -> dict[str, list[str]]:
-        path = store / _checked(name, ModelNotFoundError) / ALIASES_FILE
+        path = store / checked(name, ModelNotFoundError) / ALIASES_FILE
         try:
-            return _HISTORIES.validate_json(_read(path, MANIFEST_BYTES_MAX))
+            return _HISTORIES.validate_json(read(path, MANIFEST_BYTES_MAX))
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError) as error:
             raise CorruptVersionError(f"{name}: the aliases cannot be read") from error
+
+    def _add_alias(self, name: str, alias: str, version: str) -> None:
+        with locked(self._home(name)):
+            histories = self._histories(self._root, name)
+            shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
+            before = histories.get(alias, shipped)
+            if before[-1:] != [version]:
+                self._write_histories(name, histories | {alias: [*before, version]})
 
     def _write_histories(self, name: str, histories: dict[str, list[str]]) -> None:
         data = (json.dumps(histories, indent=2, sort_keys=True) + "\n").encode()
@@ -263,28 +309,6 @@ def _calibrated(manifest: Manifest, data: bytes) -> tuple[Calibrated, ...]:
     except ValueError as error:
         label = f"{manifest.name} {manifest.version}"
         raise CorruptVersionError(f"{label}: the calibration cannot be used: {error}") from error
-
-
-def _checked(name: str, error: type[Exception]) -> str:
-    """The name, if it can be one: what comes from a URL never leaves the store's folder."""
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise error(f"{name[:64]!r} cannot be a name here")
-    return name
-
-
-def _folders(parent: Path) -> list[Path]:
-    """Folders with a proper name; what is being written starts with a dot and is not one of them."""
-    if not parent.is_dir():
-        return []
-    return [one for one in parent.iterdir() if one.is_dir() and re.fullmatch(NAME_PATTERN, one.name)]
-
-
-def _read(path: Path, bytes_max: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(bytes_max + 1)
-    if len(data) > bytes_max:
-        raise OSError(errno.EFBIG, "the file is too large to be what it should be")
-    return data
 
 
 def _rename_new(staged: Path, target: Path) -> None:

@@ -47,9 +47,13 @@ def entropy(mean: NDArray[np.floating]) -> float | None:
 
 
 def _plogp(p: NDArray[np.float64]) -> float:
-    """Sum of p log p, with 0 log 0 = 0."""
+    """Sum of p log p, with 0 log 0 = 0.
+
+    No dot product: the threads of a BLAS wait busily for the next one, on the cores that the engine computes on.
+    """
     logarithm = np.maximum(p, TINY)
-    return float(np.dot(p, np.log(logarithm, out=logarithm)))
+    np.log(logarithm, out=logarithm)
+    return float(np.sum(np.multiply(p, logarithm, out=logarithm)))
 
 
 def dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:

@@ -100,7 +100,7 @@ def keep(
     """Keep a client's finished jobs for so many days."""
     from jobs.retention import Retention
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         Retention(engine).keep(client, days)
         typer.echo(f"{client}: {'as the deployment' if days is None else f'{days:g} days'}")
 
@@ -110,7 +110,7 @@ def list_clients(data: Data = None) -> None:
     """Clients whose jobs are kept for another time than the deployment's."""
     from jobs.retention import Retention
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         for client, days in Retention(engine).own().items():
             typer.echo(f"{client}: {days:g} days")
 
@@ -124,7 +124,7 @@ def audit(
     """Who submitted, read, erased or promoted what, when: one JSON object a line, oldest first."""
     from jobs.audit import AuditLog
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         log = AuditLog(engine)
         while page := log.list(client=client, subject=subject, after=after):
             for entry in page:
@@ -156,7 +156,7 @@ def purge(
     from pacs.retention import purge as run
 
     settings = chosen_settings(keep_days=days, data=data)
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         if dry_run:
             typer.echo(f"{len(Retention(engine).over(settings.keep_days, limit=1_000_000))} jobs would be erased")
             return
@@ -177,7 +177,7 @@ def export_reviews(
     from jobs.reviews import ReviewRepository
     from ncagate.reviewed import export
 
-    with told(), _database(data) as engine:
+    with told(), database(data) as engine:
         reviews = ReviewRepository(engine)
         if client is not None:
             reviews = reviews.seen_by(Client(client, frozenset(), "command line"))
@@ -189,18 +189,21 @@ def export_reviews(
         typer.echo(f"{done.decisions} decisions, {done.masks} confirmed masks: {out}")
 
 
-def note_promotion(store: Path | None, subject: str) -> None:
+def note_promotion(store: Path | None, subject: str) -> bool:
     """Write a promotion at the command line into the audit log, where there is one and the store is the service's."""
     from jobs.audit import Action, AuditLog
 
     settings = chosen_settings()
-    if store is None and (settings.database_url or (settings.data / DATABASE_NAME).exists()):
-        with _database(None) as engine:
+    kept = store is None and bool(settings.database_url or (settings.data / DATABASE_NAME).exists())
+    if kept:
+        with database(None) as engine:
             AuditLog(engine).add(_operator(), Action.PROMOTED, subject)
+    return kept
 
 
 @contextmanager
-def _database(data: Path | None) -> Iterator[Engine]:
+def database(data: Path | None) -> Iterator[Engine]:
+    """The deployment's database, brought up to date."""
     from jobs.database import open_database, upgrade
 
     settings = chosen_settings(data=data)
@@ -216,7 +219,7 @@ def _database(data: Path | None) -> Iterator[Engine]:
 def _repository(data: Path | None) -> Iterator[KeyRepository]:
     from service.access.keys import KeyRepository
 
-    with _database(data) as engine:
+    with database(data) as engine:
         yield KeyRepository(engine)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ncagate import administration
+from ncagate import administration, monitoring
 from ncagate.terminal import UNREADABLE, chosen_settings, told
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(models, name="models")
 routes = typer.Typer(help="The routing table of what archives send.", no_args_is_help=True)
 app.add_typer(routes, name="routes")
 administration.install(app)
+monitoring.install(app, models)
 
 Store = Annotated[
     Path | None, typer.Option(help="Model store; default: NCAGATE_STORE, or `models` in the data folder.")
@@ -73,6 +74,15 @@ def worker() -> None:
     from ncagate.processes import run_worker
 
     run_worker(chosen_settings())
+
+
+@app.command()
+def trainer() -> None:
+    """Run what `POST /training` asks for, one training at a time, on the datasets of NCAGATE_DATASETS."""
+    from ncagate.processes import run_trainer
+
+    chosen_settings()  # a setting that makes no sense is told like any other
+    run_trainer()
 
 
 @app.command()
@@ -284,22 +294,25 @@ def promote(
     alias: Annotated[str, typer.Option(help="Alias to move.")] = "production",
     store: Store = None,
 ) -> None:
-    """Point an alias at a version."""
+    """Point an alias at a version; says what is known of it from the shadow of others. `--alias candidate` tries it."""
     with told():
         _registry(store).set_alias(name, alias, version)
-        administration.note_promotion(store, f"{name} {alias} {version}")
-        typer.echo(f"{name}: {alias} is now {version}")
+        _promoted(store, name, alias, version)
 
 
 @models.command()
 def rollback(
     name: str, alias: Annotated[str, typer.Option(help="Alias to move back.")] = "production", store: Store = None
 ) -> None:
-    """Point an alias at the version it had before."""
+    """Point an alias at the version it had before; says what is known of it from the shadow of others."""
     with told():
-        version = _registry(store).rollback(name, alias)
-        administration.note_promotion(store, f"{name} {alias} {version}")
-        typer.echo(f"{name}: {alias} is now {version}")
+        _promoted(store, name, alias, _registry(store).rollback(name, alias))
+
+
+def _promoted(store: Path | None, name: str, alias: str, version: str) -> None:
+    if administration.note_promotion(store, f"{name} {alias} {version}"):
+        monitoring.show_evidence(name)
+    typer.echo(f"{name}: {alias} is now {version}")
 
 
 def _registry(store: Path | None) -> Any:

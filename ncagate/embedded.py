@@ -87,7 +87,12 @@ def serve(settings: Settings) -> None:
     signals = StopSignals()
     signals.install()
     with ExitStack() as stack:
-        settings = _changed(settings, data=settings.data.absolute(), pacs=settings.pacs and settings.pacs.absolute())
+        settings = _changed(
+            settings,
+            data=settings.data.absolute(),
+            pacs=settings.pacs and settings.pacs.absolute(),
+            datasets=settings.datasets and settings.datasets.absolute(),
+        )
         stack.enter_context(_alone(settings.data))
         listener = stack.enter_context(_listening(settings.host, settings.port))
         programs = []
@@ -95,7 +100,8 @@ def serve(settings: Settings) -> None:
             path = stack.enter_context(private_redis.socket_path(settings.data))
             programs = [_redis(path, settings.data / private_redis.LOG_NAME)]
             settings = _changed(settings, redis_url=private_redis.url(path))
-        children = [*_archives(settings), _gateway(settings, listener), _worker(settings), *programs]
+        workers = [_worker(settings), *_trainer(settings)]
+        children = [*_archives(settings), _gateway(settings, listener), *workers, *programs]
         service = _Service(settings, children, listener)
         try:
             service.run(signals)
@@ -123,6 +129,12 @@ def _gateway(settings: Settings, listener: socket.socket) -> Program:
 def _worker(settings: Settings) -> Program:
     stop_s = settings.soft_shutdown_s + HAND_BACK_S
     return Program("worker", [*NCAGATE, "worker"], _environment(settings), stop_s=stop_s)
+
+
+def _trainer(settings: Settings) -> list[Program]:
+    """What trains, where there are datasets to train on."""
+    command = [*NCAGATE, "trainer"]
+    return [Program("trainer", command, _environment(settings), stop_s=2 * HAND_BACK_S)] if settings.datasets else []
 
 
 def _archives(settings: Settings) -> list[Program]:

@@ -1,4 +1,4 @@
-"""The kinds of process of a deployment: what `ncagate gateway`, `worker`, `listen` and `deliver` run."""
+"""The kinds of process of a deployment: what `ncagate gateway`, `worker`, `trainer`, `listen` and `deliver` run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import signal
 import socket
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
+from ncagate.capacity import worker_processes
 from ncagate.nodes import worker_name
 from ncagate.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 STREAMS_S = 3
 """How long a stopping gateway waits for answers under way; an event stream has no end of its own."""
@@ -34,23 +39,34 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Work on jobs until SIGTERM, after which the jobs under way are finished: ``celery -A worker.app worker``."""
+    from worker.app import celery_app
+
+    _run_celery(celery_app, processes=worker_processes(settings), name=worker_name(os.getpid()))
+
+
+def run_trainer() -> None:
+    """Work on trainings until SIGTERM; one under way is handed back: ``celery -A worker.training_app worker``."""
+    from worker.training_app import celery_app
+
+    _run_celery(celery_app, processes=1, name=f"trainer-{worker_name(os.getpid())}")
+
+
+def _run_celery(app: Celery, *, processes: int, name: str) -> None:
     from celery.exceptions import CPendingDeprecationWarning
     from celery.platforms import SecurityWarning
-
-    from worker.app import celery_app
 
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is a risk with pickle; messages here are JSON
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # the setting it speaks of is made
     logging.getLogger("worker").setLevel(logging.INFO)
-    celery_app.worker_main(
+    app.worker_main(
         [
             "--quiet",
             "worker",
             "--loglevel=WARNING",
             "--without-gossip",
             "--without-mingle",
-            f"--concurrency={settings.workers}",
-            f"--hostname={worker_name(os.getpid())}",
+            f"--concurrency={processes}",
+            f"--hostname={name}",
         ]
     )
 

@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     pacs: Path | None = Field(
         None, description="File (TOML) of the routes that series take, and of the archives that get results."
     )
+    datasets: Path | None = Field(
+        None, description="Folder of the labelled datasets that may be trained on; unset: nobody trains over the API."
+    )
     webhook_hosts: Annotated[str | None, AfterValidator(checked_hosts)] = Field(
         None, description="Hosts that webhooks may go to, separated by commas; unset: there are no webhooks."
     )
@@ -75,11 +78,17 @@ class Settings(BaseSettings):
     read_seconds_max: PositiveInt = Field(120, description="Longest that reading one scan may take.")
 
     engine: str = Field("auto", description="Inference engine; `auto` takes the fastest that runs here.")
-    threads: int = Field(0, ge=0, description="CPU threads per worker process; 0: all cores.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads that a scan is segmented on; 0: all cores for one alone, its share among several.",
+    )
     memory_budget: PositiveInt = Field(
         512 * MIB, description="Memory for automaton states per worker process; larger ones are streamed from files."
     )
-    workers: PositiveInt = Field(1, description="Worker processes that `ncagate serve` runs.")
+    workers: int = Field(
+        0, ge=0, description="Processes of a worker, which segment scans side by side; 0: one a core, as memory allows."
+    )
     members_max: PositiveInt = Field(50, description="Largest ensemble a request may ask for.")
     min_dice: float | None = Field(
         None,
@@ -98,6 +107,18 @@ class Settings(BaseSettings):
         "conformal",
         description="What an accepted mask must show: an NQM below the paper's threshold (`nqm`), "
         "or a predicted Dice with a stated risk (`conformal`).",
+    )
+    drift_window: int = Field(
+        50, ge=10, description="How many of a version's last jobs are compared with its reference."
+    )
+    drift_alpha: float = Field(
+        0.001, gt=0, lt=1, description="Largest chance that a version's window raises a drift alarm by chance."
+    )
+    shadow_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of a model's jobs that its alias `candidate` is tried on, once they are done.",
     )
 
     keep_days: float | None = Field(

@@ -14,12 +14,15 @@ from jobs.audit import Action, AuditLog
 from jobs.blobs import Blobs
 from jobs.clients import NOBODY, STRANGER, Client
 from jobs.database import open_database
+from jobs.drift import DriftMonitor
 from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
-from jobs.queue import Broker, make_celery
+from jobs.queue import SEGMENTING, TRAINING, Broker, Work, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
 from jobs.reviews import ReviewRepository
+from jobs.shadow import Shadows
+from jobs.trainings import Trainings
 from jobs.workers import WorkerRepository, canary_s, send_canaries
 from model_store.registry import Registry
 from ncagate.settings import Settings
@@ -45,12 +48,15 @@ class Gateway:
     audit: AuditLog
     door: Door
     broker: Broker
+    drift: DriftMonitor
+    shadows: Shadows
     metrics: Metrics
     collection: Collection
     objects: ObjectRepository
     deliveries: DeliveryRepository
     reviews: ReviewRepository
     workers: WorkerRepository
+    trainings: Trainings
     client: Client = NOBODY
 
     @classmethod
@@ -66,12 +72,15 @@ class Gateway:
             audit=AuditLog(repository.engine),
             door=Door(settings, repository.engine),
             broker=Broker(make_celery(settings)),
+            drift=DriftMonitor.of(settings, repository.engine, registry),
+            shadows=Shadows(repository.engine),
             metrics=Metrics(settings, repository, registry),
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
             reviews=ReviewRepository(repository.engine),
             workers=WorkerRepository(repository.engine),
+            trainings=Trainings(repository.engine),
         )
 
     def seen_by(self, client: Client) -> Gateway:
@@ -89,21 +98,23 @@ class Gateway:
         """Write into the audit log what the client does."""
         self.audit.add(self.client, action, subject)
 
-    def wake(self) -> None:
-        """Tell a worker of an accepted job. Never raises: what fails here, the reconciler does."""
+    def wake(self, work: Work = SEGMENTING) -> None:
+        """Tell a worker of accepted work. Never raises: what fails here, the reconciler does."""
         try:
-            self.broker.wake()
+            self.broker.wake(work)
         except BrokerUnavailableError:
             log.warning("no worker was woken: the broker does not answer")
         except Exception:
             log.exception("no worker was woken")
 
     def reconcile(self) -> Reconciled:
-        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile`, and of canaries."""
+        """Make jobs of what archives have sent, then one round of `jobs.reconcile.reconcile` for each kind of work, and
+        of canaries."""
         self.collection.submit_complete(lambda job_id: self.wake())
-        chosen = self.settings
-        done = reconcile(self.repository, self.broker, attempts_max=chosen.attempts_max, lease_s=chosen.lease_s)
-        send_canaries(self.workers, self.broker, every_s=canary_s(chosen))
+        most, lease_s = self.settings.attempts_max, self.settings.lease_s
+        reconcile(self.trainings, self.broker, attempts_max=most, lease_s=lease_s, work=TRAINING)
+        done = reconcile(self.repository, self.broker, attempts_max=most, lease_s=lease_s)
+        send_canaries(self.workers, self.broker, every_s=canary_s(self.settings))
         return done
 
     def sweep(self) -> int:

@@ -11,10 +11,13 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from jobs.drift import DriftMonitor
 from jobs.repository import JobRepository
+from jobs.shadow import Shadows
 from model_store.registry import Registry
 from ncagate.settings import Settings
 from service.collectors import DatabaseCollector, DiskCollector, ModelCollector
+from service.drift_metrics import DriftCollector, ShadowCollector
 from service.errors import PROBLEMS
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -49,6 +52,8 @@ class Metrics:
         build.info({"version": version("ncagate"), "python": platform.python_version()})
         for one in (DatabaseCollector(settings, repository), ModelCollector(registry), DiskCollector(settings)):
             self._collectors.register(one)
+        self._collectors.register(DriftCollector(DriftMonitor.of(settings, repository.engine, registry)))
+        self._collectors.register(ShadowCollector(Shadows(repository.engine)))
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:

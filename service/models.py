@@ -10,15 +10,15 @@ from jobs.audit import Action
 from model_store.errors import CorruptVersionError, ModelStoreError
 from model_store.manifest import Manifest
 from model_store.registry import Registry
+from service.calibration_schemas import CalibrationView, StructureOutcomes
 from service.gateway import TheGateway
+from service.health_schemas import ModelHealth, shadow_view, version_health
 from service.problems import documented
 from service.schemas import (
     AliasChange,
     AliasView,
-    CalibrationView,
     ModelList,
     ModelView,
-    StructureOutcomes,
     VersionSummary,
 )
 
@@ -42,6 +42,21 @@ def list_models(gateway: TheGateway) -> ModelList:
 def show_model(name: Name, gateway: TheGateway) -> ModelView:
     """One model with its versions."""
     return _view(gateway.registry, name)
+
+
+@router.get(
+    "/models/{name}/health",
+    summary="Show whether a model still sees what it knows",
+    responses=documented("model_not_found", "invalid_parameter", "internal_error"),
+)
+def show_health(name: Name, gateway: TheGateway) -> ModelHealth:
+    """The last jobs of every version against the clean scans of its calibration; candidates against their versions."""
+    versions, shadows = gateway.drift.model(name), gateway.shadows
+    return ModelHealth(
+        model=name,
+        versions=[version_health(one) for one in versions],
+        shadows=[shadow_view(shadows.compare(pair)) for pair in shadows.pairs(name)],
+    )
 
 
 @router.get(

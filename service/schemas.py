@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jobs.models import Delivery, Job, Review
+from jobs.datasets import NAME as DATASET_NAME
+from jobs.models import Delivery, Job, Review, Training
 from jobs.state import Decision, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
@@ -144,6 +145,9 @@ class JobView(BaseModel):
     seconds: float | None = Field(None, description="Work on the scan, in seconds.")
     stage_seconds: dict[str, float] | None = None
     warnings: list[str] | None = None
+    input_statistics: dict[str, float] | None = Field(
+        None, description="Figures of the scan that the drift monitor compares: spacing, intensities, roughness."
+    )
     segments: list[dict[str, Any]] | None = None
     deliveries: list[DeliveryView] | None = Field(None, description="Not in lists.")
     review: StandingView | None = Field(None, description="The decision of a person that holds, if there is one.")
@@ -205,29 +209,55 @@ class ModelList(BaseModel):
     models: list[ModelView]
 
 
-class StructureOutcomes(BaseModel):
-    """The calibration's outcomes of one structure: as many figures in each list, in the same order."""
-
-    name: str
-    predicted: list[float] = Field(description="Predicted Dice.")
-    dice: list[float] = Field(description="True Dice.")
-    refused: list[bool] = Field(description="Whether it was flagged for another reason than its predicted Dice.")
-
-
-class CalibrationView(BaseModel):
-    """What a version's verdict was calibrated on; no scan is named."""
-
-    model: str
-    version: str
-    structures: list[StructureOutcomes]
-
-
 class AliasChange(BaseModel):
     """Which version an alias shall mean."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": "1.0.0"}]})
 
     version: str
+
+
+class TrainingWish(BaseModel):
+    """What is to be trained on."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"dataset": "liver"}]})
+
+    dataset: str = Field(
+        pattern=DATASET_NAME,
+        description="Name of a folder of the deployment's, which holds scans, labels and training.toml.",
+    )
+
+
+class TrainingView(BaseModel):
+    """A training. ``model`` and ``version`` are there once it has succeeded: what was published as `candidate`."""
+
+    model_config = ConfigDict(title="Training")
+
+    id: str
+    state: JobState
+    dataset: str
+    created: AwareDatetime
+    started: AwareDatetime | None
+    finished: AwareDatetime | None
+    attempt: int
+    progress: float = Field(description="Share of the iterations that is done, 0 to 1.")
+    stage: str
+    iteration: int = Field(description="Iterations done, over all folds.")
+    iterations: int
+    loss: float | None
+    dice: float | None = Field(description="Dice of the last batch's patches.")
+    validation_dice: float | None = Field(description="Mean Dice of the scans held out from the folds trained so far.")
+    eta_seconds: float | None = Field(description="Until the last iteration, as fast as up to now.")
+    model: str | None
+    version: str | None
+    error: JobError | None
+    links: dict[str, str]
+
+
+class TrainingList(BaseModel):
+    """The newest trainings, newest first."""
+
+    trainings: list[TrainingView]
 
 
 class AliasView(BaseModel):
@@ -277,6 +307,31 @@ def job_json(
             "reviewer": review.reviewer,
         }
     return view | (job.result or {})
+
+
+def training_json(training: Training) -> dict[str, Any]:
+    """The training as clients see it (`TrainingView`)."""
+    return {
+        "id": training.id,
+        "state": training.state.value,
+        "dataset": training.dataset,
+        "created": time_json(training.created_at),
+        "started": time_json(training.started_at),
+        "finished": time_json(training.finished_at),
+        "attempt": training.attempt,
+        "progress": training.progress,
+        "stage": training.stage,
+        "iteration": training.iteration,
+        "iterations": training.iterations,
+        "loss": training.loss,
+        "dice": training.dice,
+        "validation_dice": training.validation_dice,
+        "eta_seconds": training.eta_s,
+        "model": training.model,
+        "version": training.version,
+        "error": {"code": training.error_code, "detail": training.error_detail} if training.error_code else None,
+        "links": {"self": f"/training/{training.id}"},
+    }
 
 
 def _delivery_json(delivery: Delivery) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from model_store.manifest import (
     TrainingRecord,
     structure_names,
 )
+from model_store.reference import Reference
 from model_store.registry import Registry
 from nca.architecture import Architecture, Level
 from nca.network import FloatArray, Network
@@ -253,12 +254,17 @@ def publish_tiny(
     """Publish a tiny version with random weights into a store folder; keyword arguments replace manifest fields."""
 
     def publish(
-        store: Path, *, seed: int = 0, rows: Sequence[CalibrationRow] | None = None, **changes: Any
+        store: Path,
+        *,
+        seed: int = 0,
+        rows: Sequence[CalibrationRow] | None = None,
+        reference: Reference | None = None,
+        **changes: Any,
     ) -> Manifest:
         manifest = make_manifest(**changes)
         network = make_network(manifest.architecture, seed=seed)
         calibration = calibration_rows(manifest) if rows is None else rows
-        return Registry(store, shipped=None).publish(manifest, network.weights, calibration)
+        return Registry(store, shipped=None).publish(manifest, network.weights, calibration, reference=reference)
 
     return publish
 

@@ -30,6 +30,7 @@ from training.measures import Figure, Scored, measure
 from training.outcomes import SEED, Outcome, Subject, condition_rng, observe, write_outcomes
 from training.pictures import ShownScan, draw_scans
 from training.publish import version_name
+from training.reference import clean_reference
 from training.report import write_report
 
 CONTRACT = {"the whole gate": True, "without the input check": False}
@@ -137,7 +138,8 @@ def recalibrate(version: LoadedVersion, *, data: Path, store: Path, name: str) -
             "files": {},
         }
     )
-    published = Registry(store).publish(published, version.network.weights, calibrating.rows)
+    reference = clean_reference(outcomes, cases, manifest=published)
+    published = Registry(store).publish(published, version.network.weights, calibrating.rows, reference=reference)
     for structure, one in figures.items():
         console.print(detections(f"{structure}, each scan judged by a calibration without it", one))
     console.print(f"published {published.name} {published.version} to {store}")

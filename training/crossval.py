@@ -19,10 +19,11 @@ from training.console import console, progress, shown
 from training.contract import derive_contract
 from training.data import Fold
 from training.errors import CheckpointMismatchError
-from training.loop import METRICS_FILE, new_state, train
+from training.loop import METRICS_FILE, Report, new_state, train
 from training.outcomes import Outcome, Subject, observe, read_outcomes, write_outcomes
 from training.pictures import draw_curves
 from training.statistics import collect
+from training.watch import NOBODY_WATCHES, Watch
 
 NETWORK_FILE = "network.safetensors"
 
@@ -38,7 +39,9 @@ class FoldResult:
     minutes: float
 
 
-def run_fold(fold: Fold, *, config: TrainingConfig, run: Path, resume: bool) -> FoldResult:
+def run_fold(
+    fold: Fold, *, config: TrainingConfig, run: Path, resume: bool, watch: Watch = NOBODY_WATCHES
+) -> FoldResult:
     """Train on the fold's scans, or go on where ``run``/fold-N stands, and observe the held-out ones.
 
     Raises:
@@ -48,12 +51,19 @@ def run_fold(fold: Fold, *, config: TrainingConfig, run: Path, resume: bool) -> 
     state = _open_run(config, folder, resume=resume)
     title = f"fold {fold.index + 1} of {config.folds}"
     with progress(title, config.optimisation.iterations, done=state.iteration) as advance:
-        train(state, fold.training, config=config, run=folder, on_report=shown(advance))
+        show = shown(advance)
+
+        def report(one: Report) -> None:
+            show(one)
+            watch.iterated(fold.index, one)
+
+        train(state, fold.training, config=config, run=folder, on_report=report)
     draw_curves(folder / METRICS_FILE, folder / "curves.png")
     contract = derive_contract(fold.training, config=config)
     network = _network(state, fold, config=config, folder=folder, title=title)
     subject = Subject(network, config.preprocessing(), contract, get_engine(), config.calibration.members)
     outcomes = _outcomes(subject, fold, config=config, folder=folder, title=title)
+    watch.judged(fold.index, outcomes)
     return FoldResult(fold, network, contract, outcomes, state.seconds / 60)
 
 

@@ -24,14 +24,26 @@ from training.data import folds, load_cases
 from training.evaluate import cross_judged, detection_table, judge_all
 from training.pictures import draw_calibration
 from training.publish import build_manifest
+from training.reference import clean_reference
+from training.watch import NOBODY_WATCHES, Watch
 
 CROSS_VALIDATION, VALIDATION = "cross_validation", "validation"
 
 
-def run(*, data: Path, config: Path, store: Path, resume: bool = False, run: Path = Path("runs/latest")) -> Manifest:
+def run(
+    *,
+    data: Path,
+    config: Path,
+    store: Path,
+    resume: bool = False,
+    run: Path = Path("runs/latest"),
+    candidate: bool = False,
+    watch: Watch = NOBODY_WATCHES,
+) -> Manifest:
     """Train on ``data`` as the TOML file ``config`` says and publish a version to ``store``.
 
     ``run`` is the folder of checkpoints, metrics, outcomes and pictures; with ``resume`` its run is continued.
+    A ``candidate`` is not what is meant where nobody says a version. ``watch`` is told how it goes.
 
     Raises:
         TrainingError: the configuration, the data or the run folder cannot be used, or training diverged.
@@ -40,9 +52,16 @@ def run(*, data: Path, config: Path, store: Path, resume: bool = False, run: Pat
     settings = load_config(config)
     cases = load_cases(data, config=settings)
     console.print(f"{len(cases)} scans in {settings.folds} folds (seed {settings.seed})")
-    results = [run_fold(one, config=settings, run=run, resume=resume) for one in folds(cases, config=settings)]
+    parts = folds(cases, config=settings)
+    results = [run_fold(one, config=settings, run=run, resume=resume, watch=watch) for one in parts]
     manifest, calibrating = describe(results, config=settings)
-    manifest = Registry(store).publish(manifest, results[0].network.weights, calibrating.rows)
+    reference = clean_reference(
+        [one for result in results[1:] for one in result.outcomes],
+        [case for result in results[1:] for case in result.fold.held_out],
+        manifest=manifest,
+    )
+    weights = results[0].network.weights
+    manifest = Registry(store).publish(manifest, weights, calibrating.rows, reference=reference, candidate=candidate)
     _draw(results, calibrating, config=settings, run=run)
     _print_summary(manifest, store)
     _print_uncertified(calibrating.gates, settings)

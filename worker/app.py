@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 from functools import cache
+from multiprocessing.sharedctypes import RawValue
 from typing import TYPE_CHECKING, Any
 
-from billiard import active_children
 from celery.signals import celeryd_after_setup, worker_process_init, worker_shutdown, worker_shutting_down
 
-from jobs.queue import CANARY_NAME, TASK_NAME, canary_queue, make_celery
+from jobs.queue import CANARY_NAME, SEGMENTING, canary_queue, make_celery
 from ncagate.nodes import worker_name
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
 from worker.settling import Settling, WakeUp
+from worker.stopping import end_after, hand_back_when_stopped
 
 if TYPE_CHECKING:
     from worker.run import Runner
@@ -27,10 +25,9 @@ IMPORT_S = 60.0
 
 NICE = 10
 """On a machine that is the gateway's too, who asks is answered before the computing goes on."""
-POLL_S = 0.02
-HAND_BACK_S = 5.0
-"""How long the processes have to hand their jobs back, once the worker waits for them no longer."""
 
+STOPPING = RawValue("b", 0)
+"""Set in the parent, seen in the processes that it forks; without a lock, which a killed one might take with it."""
 PARENT = os.getpid()
 """The process that imports this module and then forks the workers."""
 NODE = worker_name(PARENT)
@@ -49,10 +46,10 @@ def runner() -> Runner:
     """This process's runner, made after the fork: no connection and no torch is shared with the parent."""
     from worker.run import Runner  # late: the parent process, and `celery inspect`, need none of it
 
-    return Runner(settings, NODE)
+    return Runner(settings, NODE, lambda: bool(STOPPING.value))
 
 
-@celery_app.task(name=TASK_NAME, Request=WakeUp)
+@celery_app.task(name=SEGMENTING.task, Request=WakeUp)
 def segment() -> None:
     """Work on the job whose turn it is; its row says how it ended."""
     runner().run_next()
@@ -75,20 +72,20 @@ def warm_up(**_: Any) -> None:
     """In a new worker process: never outlive the parent, and have reader and engine ready before the first job."""
     die_with_parent(PARENT)
     os.nice(NICE)
-    _hand_back_when_stopped()  # before an import makes a thread that the signal would end the process by
+    # before an import makes a thread that the signal would end the process by
+    hand_back_when_stopped(lambda: runner().hand_back())
     from imaging.sandbox import start_sandbox  # late, as above
 
     start_sandbox()
     runner().presence.announce()
-    runner().engine.name  # noqa: B018  # the engine is made when it is asked for
+    runner().warm_up()
 
 
 @worker_shutting_down.connect
 def bound_shutdown(**_: Any) -> None:
-    """In the parent, which was told to stop and waits for its jobs: it waits so long and not longer."""
-    timer = threading.Timer(settings.soft_shutdown_s, _end)
-    timer.daemon = True
-    timer.start()
+    """In the parent, which was told to stop."""
+    STOPPING.value = 1
+    end_after(settings.soft_shutdown_s, sign_off)
 
 
 @worker_shutdown.connect
@@ -100,39 +97,3 @@ def sign_off(**_: Any) -> None:
 
     workers = WorkerRepository(open_database(settings.database))
     Presence(workers, NODE, every_s=canary_s(settings)).sign_off()
-
-
-def _end() -> None:
-    children = active_children()
-    for child in children:
-        child.terminate()
-    deadline = time.monotonic() + HAND_BACK_S
-    while time.monotonic() < deadline and any(_runs(child.pid) for child in children):
-        time.sleep(POLL_S)
-    sign_off()
-    os._exit(0)
-
-
-def _runs(pid: int) -> bool:
-    """Whether a child has not ended yet; it stays unreaped, as the thread that waits for it is another one's."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
-
-
-def _hand_back_when_stopped() -> None:
-    """SIGTERM is how the parent ends this process when its job takes longer than a stopping worker waits.
-
-    A thread waits for it: the main one may be in the engine for seconds, where no handler runs.
-    """
-
-    def wait() -> None:
-        signal.sigwait({signal.SIGTERM})
-        try:
-            runner().hand_back()
-        finally:
-            os._exit(0)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=wait, name="hand-back", daemon=True).start()

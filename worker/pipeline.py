@@ -24,6 +24,7 @@ from imaging.volume import Volume
 from model_store.contract import far_outside, violations
 from model_store.loaded import LoadedVersion, Prepared, StructureResult, on_native_grid, prepare
 from model_store.manifest import Manifest
+from model_store.signals import input_signals
 from nca.engine import Engine, Progress
 from nca.ensemble import Prediction, predict
 from nca.gate import Gate, Judgement, Policy, Reason
@@ -81,13 +82,15 @@ def segment_scan(
     names: OutputNames = OutputNames(),
     scan_name: str | None = None,
     on_stage: StageCallback = lambda stage, done: None,
+    read: Callable[[Request], Volume] = read_in_sandbox,
 ) -> Outcome:
     """Segment the scan in ``paths``, write mask, uncertainty and preview into ``out``, and return the record.
 
     The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
     the standard deviation over the members. Of a DICOM series mask and verdict are written as DICOM SEG and SR as well,
     or a warning in the record says why not. ``workdir`` is an empty folder for what is unpacked. A scan that is not one
-    NIfTI file already is written as one as well, under ``scan_name``, for viewers.
+    NIfTI file already is written as one as well, under ``scan_name``, for viewers. ``read`` reads the scan, or has done
+    so already on the same `scan_request`.
 
     With a region of interest its part of the scan is what is prepared, segmented and judged, as if it had come alone;
     the results lie on the whole scan's grid, and are 0 outside.
@@ -100,12 +103,11 @@ def segment_scan(
     manifest, clock = version.manifest, _Clock(on_stage)
     engine = engine if manifest.proves(engine.name) else engine.exact()
     with clock.stage("read"):
-        wanted = Wanted(options.series_uid, manifest.contract.modalities)
-        whole = read_in_sandbox(Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted))
+        whole = read(scan_request(paths, manifest, options=options, limits=limits, workdir=workdir))
         region = locate(whole, options.roi)
         volume = region.cut(whole)
     with clock.stage("prepare"):
-        scan, breaches = _prepare(volume, manifest)
+        scan, breaches, statistics = _prepare(volume, manifest)
     with clock.stage("segment"):
         results = _segment(scan, version, engine=engine, options=options, clock=clock) if scan else None
         del scan  # what the network saw takes as much memory as the volume
@@ -122,8 +124,24 @@ def segment_scan(
         dicom = write_dicom(whole, labels, records, manifest=manifest, origin=origin, names=objects)
     cut_off = (CUT_OFF,) if region.cuts(found > 0) else ()
     warnings = (*whole.warnings, *region.warnings, *cut_off, *dicom.warnings)
-    record = _record(records, version=version, options=options, engine=engine, clock=clock, warnings=warnings)
+    record = _record(
+        records,
+        version=version,
+        options=options,
+        engine=engine,
+        clock=clock,
+        warnings=warnings,
+        statistics=statistics,
+    )
     return Outcome(record, dicom.objects)
+
+
+def scan_request(
+    paths: Sequence[Path], manifest: Manifest, *, options: Options, limits: Limits, workdir: Path
+) -> Request:
+    """What is asked of the reader for a scan that this version is to segment."""
+    wanted = Wanted(options.series_uid, manifest.contract.modalities)
+    return Request(paths, workdir, limits, manifest.preprocessing.volumes, wanted)
 
 
 class _Clock:
@@ -145,8 +163,8 @@ class _Clock:
         self._on_stage("segment", progress.fraction)
 
 
-def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[Reason]]:
-    """The scan as the network sees it, and its breaches of the contract; None where running it makes no sense."""
+def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[Reason], dict[str, float]]:
+    """The scan as the network sees it (None where running it makes no sense), its breaches of the contract, signals."""
     contract, preprocessing = manifest.contract, manifest.preprocessing
     if far_outside(contract, preprocessing, grid=model_grid_shape(volume, preprocessing.spacing_mm)):
         prepared, scan, image = None, to_model_grid(volume, spacing=None), None  # resampling it would take long
@@ -156,7 +174,7 @@ def _prepare(volume: Volume, manifest: Manifest) -> tuple[Prepared | None, list[
     breaches = violations(contract, modality=volume.modality, spacing=scan.spacing, extent=scan.extent, image=image)
     if prepared is None:
         breaches.append(Reason("not_segmented", "the scan is so much larger than expected that it was not segmented"))
-    return prepared, breaches
+    return prepared, breaches, input_signals(image, spacing=scan.spacing)
 
 
 def _segment(
@@ -254,6 +272,7 @@ def _record(
     engine: Engine,
     clock: _Clock,
     warnings: tuple[str, ...],
+    statistics: dict[str, float],
 ) -> Record:
     worst = worst_of(records)
     reasons = dict.fromkeys(reason for record in records for reason in record.reasons)
@@ -279,5 +298,6 @@ def _record(
         seconds=sum(clock.seconds.values()),
         stage_seconds=clock.seconds,
         warnings=warnings,
+        input_statistics=statistics,
         segments=tuple(records),
     )

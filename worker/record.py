@@ -48,6 +48,7 @@ class Record:
     Attributes:
         volume_ml: of all segments together.
         roi: the region of interest that was looked at (`imaging.roi`), None where it was the whole scan.
+        input_statistics: figures of the scan for the drift monitor (`model_store.signals`).
         segments: one record per segment, and with several one more, of their union.
     """
 
@@ -72,6 +73,7 @@ class Record:
     seconds: float
     stage_seconds: dict[str, float]
     warnings: tuple[str, ...]
+    input_statistics: dict[str, float]
     segments: tuple[StructureRecord, ...]
 
     def to_json(self) -> dict[str, Any]:

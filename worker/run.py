@@ -1,21 +1,26 @@
-"""One job: claim it, run the pipeline, end it exactly once."""
+"""Jobs, one after another: claim each, run the pipeline, end it exactly once."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
+from imaging.request import Request
 from imaging.roi import Roi
+from imaging.sandbox import read_in_sandbox
+from imaging.volume import Volume
 from jobs.blobs import SCAN_FILE, Blobs
 from jobs.database import open_database
 from jobs.errors import INTERNAL_ERROR, JobGoneError
-from jobs.models import Job
+from jobs.models import Job, JobRequest
 from jobs.repository import JobRepository
 from jobs.tally import Cause
 from jobs.workers import WorkerRepository, canary_s
@@ -25,12 +30,15 @@ from model_store.registry import Registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
+from ncagate.capacity import threads_for_one, worker_processes
 from ncagate.nodes import worker_name
 from ncagate.settings import Settings
+from worker.batch import BATCH_MAX, SMALL_BYTES, Ahead, Claimed
 from worker.heart import Heart
-from worker.pipeline import Options, segment_scan
+from worker.pipeline import Options, StageCallback, scan_request, segment_scan
 from worker.presence import Presence
 from worker.record import Origin
+from worker.shadow import ShadowRunner
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
@@ -40,11 +48,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs jobs in one process of the worker ``node``; what is costly is made on first use and kept."""
+    """Runs jobs in one process of the worker ``node``; what is costly is made on first use and kept.
+
+    ``stopping`` says whether the worker was told to stop: nothing that can wait is begun then.
+    """
 
     settings: Settings
     node: str = field(default_factory=lambda: worker_name(os.getpid()))
-    _under_way: list[Job] = field(default_factory=list)
+    stopping: Callable[[], bool] = lambda: False
+    _under_way: list[Claimed] = field(default_factory=list)
 
     @cached_property
     def repository(self) -> JobRepository:
@@ -62,10 +74,14 @@ class Runner:
         return Blobs(self.settings.blobs)
 
     @cached_property
-    def engine(self) -> Engine:
-        """The inference engine, on this process's share of the cores."""
-        threads = self.settings.threads or max(1, (os.cpu_count() or 1) // self.settings.workers)
-        return get_engine(self.settings.engine, threads=threads, memory_budget=self.settings.memory_budget)
+    def engine(self) -> Callable[[int], Engine]:
+        """The inference engine, on so many threads."""
+        settings = self.settings
+        return cache(lambda threads: get_engine(settings.engine, threads=threads, memory_budget=settings.memory_budget))
+
+    def warm_up(self) -> None:
+        """Make the engine, so that the first job need not wait for it."""
+        self.engine(self.threads())
 
     @cached_property
     def limits(self) -> Limits:
@@ -84,16 +100,79 @@ class Runner:
         registry = Registry(self.settings.models)
         return lru_cache(maxsize=VERSIONS_KEPT)(lambda name, version: load_version(registry, name, version))
 
+    @staticmethod
+    def options(request: JobRequest) -> Options:
+        """What a request chooses."""
+        return Options(
+            policy=Policy(request.min_dice, request.alpha, request.rule),
+            members=request.members,
+            seed=request.seed,
+            series_uid=request.series_uid,
+            roi=None if request.roi is None else Roi.parse(request.roi),
+        )
+
     def run_next(self) -> None:
-        """Work on the job whose turn it is, if any is queued."""
+        """Work on the job whose turn it is, if any is queued, and on small ones right behind it (`worker.batch`).
+
+        Then, where none is queued, on the shadow of its model's.
+        """
         job = self.repository.claim_next(self.settings.lease_s)
         if job is None:
             log.info("woken, and no job is queued")
             return
-        log.info("job %s: attempt %d started", job.id, job.attempt)
-        self._under_way.append(job)
         try:
-            self._attempt(job)
+            with ThreadPoolExecutor(1, thread_name_prefix="ahead") as aside:
+                self._run_batch(job, aside)
+        finally:  # a heart that went on beating would keep a job that nobody works on
+            for left in self._under_way:
+                left.close()
+            self._under_way.clear()
+        ShadowRunner(self, self.stopping).run_idle(job.request.model)
+
+    def _run_batch(self, first: Job, aside: Executor) -> None:
+        current: Claimed | None = self._begin(first)
+        for number in range(BATCH_MAX):
+            if current is None:
+                return
+            ahead = Ahead(aside, partial(self._take_following, current.job))
+            self._run(current, ahead.watch if self._leads(current.job) and number + 1 < BATCH_MAX else _nobody_follows)
+            current = ahead.result()
+
+    def _begin(self, job: Job) -> Claimed:
+        log.info("job %s: attempt %d started", job.id, job.attempt)
+        claimed = Claimed(job, Heart(self.repository, job, lease_s=self.settings.lease_s, presence=self.presence))
+        self._under_way.append(claimed)
+        return claimed
+
+    def _leads(self, job: Job) -> bool:
+        """Whether another may go with it: not where it may have ended a worker, nor where no attempt is to spare."""
+        return job.attempt == 1 < self.settings.attempts_max and not self.stopping()
+
+    def _take_following(self, leader: Job) -> Claimed | None:
+        """Claim the next job, if it may go with this one, and read its scan; what that raises comes in its turn."""
+        job = self.repository.claim_following(leader, self.settings.lease_s, self._is_small)
+        if job is None:
+            return None
+        claimed = self._begin(job)
+        try:
+            volume = read_in_sandbox(self._request(claimed))
+        except ImagingError as error:
+            claimed.read = partial(_refuse, error)
+        except Exception:  # it comes again where the job ends by it
+            log.warning("job %s: its scan could not be read ahead", job.id)
+        else:
+            claimed.read = lambda request: volume
+        return claimed
+
+    def _is_small(self, job: Job) -> bool:
+        with suppress(OSError):
+            return sum(file.stat().st_size for file in self.blobs.input_files(job.id)) <= SMALL_BYTES
+        return False
+
+    def _run(self, claimed: Claimed, watch: StageCallback) -> None:
+        job = claimed.job
+        try:
+            self._attempt(claimed, watch)
         except CancelledError:
             self.repository.cancelled(job.id, job.attempt)
             log.info("job %s: cancelled", job.id)
@@ -105,43 +184,53 @@ class Runner:
         except Exception:  # whatever it was, the job must not be left without an end
             self._broke(job)
         finally:
-            self._under_way.remove(job)
+            claimed.close()
+            self._under_way.remove(claimed)
 
     def hand_back(self) -> None:
-        """Queue the job under way again, for another worker: this process is about to end.
+        """Queue the jobs under way again, for other workers: this process is about to end.
 
         One that has no attempt left keeps its lease, and ends when that runs out: it may be what ends the workers.
         """
-        for job in self._under_way:
+        for job in [one.job for one in self._under_way]:
             if job.attempt < self.settings.attempts_max and self._again(job, Cause.WORKER_STOPPED):
                 log.warning("job %s: handed back, as the worker stops", job.id)
 
-    def _attempt(self, job: Job) -> None:
-        request = job.request
-        with (
-            Heart(self.repository, job, lease_s=self.settings.lease_s, presence=self.presence) as heart,
-            self.blobs.staging() as workdir,
-            self.blobs.staging() as out,
-        ):
+    def threads(self) -> int:
+        """A scan's share of the cores, by how many there are to do now; asked anew for every scan."""
+        under_way = self.repository.under_way(worker_processes(self.settings))
+        return threads_for_one(self.settings, under_way)
+
+    def _request(self, claimed: Claimed) -> Request:
+        """What `segment_scan` will ask of the reader."""
+        job = claimed.job
+        manifest = self.load(job.request.model, job.request.version).manifest
+        files, workdir = self.blobs.input_files(job.id), claimed.workdir(self.blobs)
+        return scan_request(files, manifest, options=self.options(job.request), limits=self.limits, workdir=workdir)
+
+    def _attempt(self, claimed: Claimed, watch: StageCallback) -> None:
+        job = claimed.job
+
+        def report(stage: str, done: float) -> None:
+            claimed.heart.report(stage, done)
+            watch(stage, done)
+
+        with self.blobs.staging() as out:
             outcome = segment_scan(
                 self.blobs.input_files(job.id),
-                self.load(request.model, request.version),
-                engine=self.engine,
-                options=Options(
-                    policy=Policy(request.min_dice, request.alpha, request.rule),
-                    members=request.members,
-                    seed=request.seed,
-                    series_uid=request.series_uid,
-                    roi=None if request.roi is None else Roi.parse(request.roi),
-                ),
+                self.load(job.request.model, job.request.version),
+                engine=self.engine(self.threads()),
+                options=self.options(job.request),
                 origin=Origin(job.id, datetime.fromtimestamp(job.created_at, UTC)),
                 limits=self.limits,
                 out=out,
-                workdir=workdir,
+                workdir=claimed.workdir(self.blobs),
                 scan_name=SCAN_FILE,
-                on_stage=heart.report,
+                on_stage=report,
+                read=claimed.read,
             )
             self.blobs.commit_result(out, job.id, job.attempt)
+        claimed.close()  # its heart beats no more when it ends
         record = outcome.record
         if self.repository.succeed(job.id, job.attempt, record.to_json(), objects=outcome.objects):
             log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds)
@@ -157,3 +246,11 @@ class Runner:
 
     def _again(self, job: Job, cause: Cause) -> bool:
         return self.repository.hand_back(job.id, job.attempt, cause=cause)
+
+
+def _refuse(error: ImagingError, request: Request) -> Volume:
+    raise error
+
+
+def _nobody_follows(stage: str, done: float) -> None:
+    """In place of `Ahead.watch`."""

@@ -60,6 +60,8 @@ def is_public(path: str) -> bool:
 
 def needed_scope(method: str, path: str) -> clients.Scope:
     """What a client must be allowed to do for a request; for what nobody has thought of, everything."""
+    if path == "/training" or path.startswith("/training/"):
+        return clients.Scope.ADMIN  # its datasets are the deployment's, and no client's
     if method in ("GET", "HEAD", "OPTIONS"):
         return clients.Scope.READ
     sends = path == "/segment" or path.startswith("/dicomweb/") or _REVIEWS.fullmatch(path)

@@ -57,7 +57,9 @@ def start(
         folder = tmp_path_factory.mktemp("chaos")
         data = data or folder / "data"
         publish_tiny(data / "models")
-        Registry(data / "models", shipped=None).set_alias("tiny", "production", "1.0.0")
+        publish_tiny(data / "models", version="0.9.0", seed=9)
+        for alias, version in (("production", "1.0.0"), ("candidate", "0.9.0")):
+            Registry(data / "models", shipped=None).set_alias("tiny", alias, version)
         rig = Rig(folder, data, layout, scan=scan, figures=figures)
         try:
             yield rig

@@ -19,7 +19,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.points import SECOND
+from tests.chaos.points import AHEAD, SECOND, SHADOW
 
 FOLDER = Path(os.environ["CHAOS_POINTS"])
 VISIBILITY = "CHAOS_VISIBILITY_S"
@@ -60,6 +60,20 @@ def _after(owner: type, name: str, point: str) -> None:
     setattr(owner, name, wrapped)
 
 
+def _after_some(owner: type, name: str, point: str) -> None:
+    """As `_after`, where it came to something."""
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        answer = original(*args, **options)
+        if answer is not None:
+            reach(point)
+        return answer
+
+    setattr(owner, name, wrapped)
+
+
 def _shift_clock() -> None:
     real, file = time.time, FOLDER / "clock"
 
@@ -84,14 +98,17 @@ def _mark_worker(**_: Any) -> None:
     """In a new worker process, as its parent imports nothing of this."""
     from jobs.blobs import Blobs
     from jobs.repository import JobRepository
+    from jobs.shadow import Shadows
     from worker.heart import Heart
     from worker.run import Runner
 
     _before(Runner, "run_next", lambda *args: "delivered")
     _after(Heart, "__enter__", "claimed")
     _before(Heart, "report", lambda heart, stage, *args: str(stage))
+    _after_some(Runner, "_take_following", AHEAD)
     _after(Blobs, "commit_result", "committed")
     _after(JobRepository, "succeed", "succeeded")
+    _after(Shadows, "begin", SHADOW)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.points import WORKER_POINTS
+from tests.chaos.points import AHEAD, WORKER_POINTS
 from tests.chaos.processes import DEATH_S, until
 from tests.chaos.rig import Rig
 
@@ -32,4 +32,23 @@ class TestKill:
             rig.fleet.kill(name)
         rig.revive(name)
         assert rig.client.finished(held.job_id)["attempt"] == (1 if point in KEPT else 2)
+        rig.settle()
+
+
+class TestBatch:
+    def test_a_kill_costs_its_jobs_an_attempt_and_loses_none(self, rig: Rig) -> None:
+        rig.order("segment", twice=True)  # both workers wait there until a third job is in the queue behind theirs
+        rig.order(AHEAD)
+        leaders = [rig.client.submit(seed) for seed in range(2)]
+        rig.wait_held("segment", count=2)
+        following = rig.client.submit(2)
+        rig.release("segment")
+        (pid,) = rig.wait_held(AHEAD)
+        name = rig.owner_of(pid)
+        rig.note("kill -9 of a worker's process with two jobs")
+        assert rig.fleet.kill_pool(name) == pid
+        rig.release(AHEAD)
+        assert rig.client.finished(following)["attempt"] >= 2
+        for one in leaders:
+            rig.client.finished(one)
         rig.settle()

@@ -17,7 +17,16 @@ def rendered() -> str:
     clients = [["docker", "compose"], ["docker-compose"]]
     for client in clients:
         if shutil.which(client[0]) and subprocess.run([*client, "version"], capture_output=True).returncode == 0:
-            command = [*client, "-f", str(ROOT / "docker-compose.yml"), "--profile", "pacs", "config"]
+            command = [
+                *client,
+                "-f",
+                str(ROOT / "docker-compose.yml"),
+                "--profile",
+                "pacs",
+                "--profile",
+                "trainer",
+                "config",
+            ]
             result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
             assert result.returncode == 0, result.stderr
             return result.stdout
@@ -47,7 +56,13 @@ class TestCompose:
         assert isinstance(destination, StowDestination)
         assert destination.url == "http://orthanc:8042/dicom-web"
         assert {name for route in config.route for name in route.destinations} == {destination.name}
-        assert rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:")
+        assert (
+            rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:") + 1
+        )  # trainer
+
+    def test_gateway_and_trainer_see_the_same_datasets(self, rendered: str) -> None:
+        assert rendered.count("NCAGATE_DATASETS: /datasets") == 2
+        assert rendered.count("/var/lib/ncagate/data") > 2
 
     def test_redis_keeps_what_it_is_given(self, rendered: str) -> None:
         for option in ("--requirepass", "--appendonly yes", "noeviction"):

@@ -29,6 +29,7 @@ SLOW = Architecture((Level(3, 500, (2, 2, 2)), Level(3, 500)), channels=8, hidde
 """Takes about a second for a member on the scans here."""
 ENVIRONMENT = {
     "NCAGATE_THREADS": "1",
+    "NCAGATE_WORKERS": "1",
     "NCAGATE_LEASE_S": "3",
     "NCAGATE_RECONCILE_S": "0.3",
     "NCAGATE_SOFT_SHUTDOWN_S": "3",

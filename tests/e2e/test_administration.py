@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,9 @@ from jobs.clients import Client, Scope
 from jobs.database import open_database, upgrade
 from jobs.models import JobRequest
 from jobs.repository import JobRepository
+from jobs.shadow import Finding, Pair, Shadows
+from model_store.manifest import Manifest
+from model_store.reference import Reference
 from service.access.keys import KeyRepository
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,6 +55,14 @@ def ended(jobs: JobRepository, client: str) -> str:
     job_id = uuid4().hex
     jobs.seen_by(Client(client, frozenset(Scope), "key")).create(job_id, REQUEST)
     jobs.request_cancel(job_id)
+    return job_id
+
+
+def done(jobs: JobRepository, result: dict[str, Any]) -> str:
+    job_id = jobs.create(uuid4().hex, REQUEST).id
+    claimed = jobs.claim(job_id, 60.0)
+    assert claimed is not None
+    assert jobs.succeed(job_id, claimed.attempt, result)
     return job_id
 
 
@@ -107,4 +119,47 @@ class TestRetention:
             "number": 0, "at": "", "client": "local", "credential": "retention", "action": "purged", "subject": gone,
         }  # fmt: skip
         assert cli("clients", "keep", "long").stdout == "long: as the deployment\n"
+        jobs.close()
+
+
+class TestDrift:
+    def test_is_told_signal_by_signal_and_by_the_exit_code(
+        self, cli: Cli, jobs: JobRepository, tmp_path: Path, publish_tiny: Callable[..., Manifest]
+    ) -> None:
+        assert cli("drift").stdout == "no version has finished a job\n"
+        scans = range(80)
+        reference = Reference(tuple(map(str, scans)), {"nqm": tuple(number / 1000 for number in scans)})
+        publish_tiny(tmp_path / "models", reference=reference)
+        for code, offset in [(1, 0.5), (0, 0.0)]:
+            for number in range(50):
+                done(jobs, {"members": 10, "nqm": offset + number * 0.0016, "segments": []})
+            said = cli("drift", "tiny")
+            assert (said.returncode, "drifted" in said.stdout) == (code, bool(code)), said.stderr
+            assert "tiny 1.0.0: last 50 jobs, 80 scans of reference" in said.stdout
+        assert cli("drift", "brain").returncode == 2
+        jobs.close()
+
+
+class TestCompare:
+    def test_shows_how_a_candidate_did_and_so_does_its_promotion(
+        self, cli: Cli, jobs: JobRepository, tmp_path: Path, publish_tiny: Callable[..., Manifest]
+    ) -> None:
+        for version in ("1.0.0", "2.0.0"):
+            publish_tiny(tmp_path / "models", version=version)
+        assert cli("models", "promote", "tiny", "1.0.0").stdout == "tiny: production is now 1.0.0\n"
+        assert cli("models", "promote", "tiny", "2.0.0", "--alias", "candidate").returncode == 0
+        assert cli("models", "compare", "tiny").stdout == "tiny: no candidate was tried yet\n"
+        pair, shadows = Pair("tiny", "1.0.0", "2.0.0"), Shadows(jobs.engine)
+        job_id = done(jobs, {"seconds": 1.0})
+        assert shadows.begin(pair, 1.0) is not None
+        finding = Finding(0.987, 0.01, -0.02, verdict_changed=True, seconds=1.0, candidate_seconds=1.5)
+        shadows.compared(job_id, pair, finding)
+        for arguments in (["compare", "tiny"], ["promote", "tiny", "2.0.0"], ["rollback", "tiny"]):
+            said = cli("models", *arguments)
+            assert said.returncode == 0, said.stderr
+            assert all(one in said.stdout for one in ("0.987", "+0.0100", "-0.0200", "1 changed", "x 1.50"))
+        told = [json.loads(line) for line in cli("audit").stdout.splitlines()]
+        assert [one["subject"] for one in told if one["action"] == "promoted"] == [
+            "tiny production 1.0.0", "tiny candidate 2.0.0", "tiny production 2.0.0", "tiny production 1.0.0",
+        ]  # fmt: skip
         jobs.close()

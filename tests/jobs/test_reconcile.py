@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.queue import QUEUE, Broker, make_celery
+from jobs.queue import SEGMENTING, Broker, make_celery
 from jobs.reconcile import reconcile
 from jobs.repository import JobRepository
 from ncagate.settings import Settings
@@ -67,7 +67,7 @@ class TestReconcile:
         sent(repository, broker)
         repository.claim(job_id, 60.0)
         with own_redis.client() as client:
-            client.delete(QUEUE)
+            client.delete(SEGMENTING.queue)
         clock.now += 61.0
         done = reconcile(repository, broker, attempts_max=3)
         assert (done.taken_back.requeued, done.sent) == ((job_id,), 1)

@@ -104,6 +104,19 @@ class TestClaim:
         assert repository.claim(job_id, 60.0) is None
 
 
+class TestUnderWay:
+    def test_counts_what_waits_and_what_runs_up_to_a_number(
+        self, repository: JobRepository, submit: Callable[[], str]
+    ) -> None:
+        assert repository.under_way(4) == 0
+        ended = running(repository, submit())
+        repository.fail(ended.id, ended.attempt, "x", "y")
+        running(repository, submit())
+        submit()
+        assert repository.under_way(4) == 2
+        assert repository.under_way(1) == 1
+
+
 class TestHeartbeat:
     def test_reports_progress(self, repository: JobRepository, submit: Callable[[], str]) -> None:
         job = running(repository, submit())

@@ -163,6 +163,42 @@ class TestResolve:
             registry.resolve("tiny", version)
 
 
+class TestCandidates:
+    def publish(self, store: Path, made: Manifest, version: str, network: Network, rows: Rows) -> None:
+        new = made.model_copy(update={"version": version, "created": datetime(2027, 1, 1, tzinfo=UTC)})
+        Registry(store, shipped=None).publish(new, network.weights, rows(new), candidate=True)
+
+    def test_one_is_never_meant_where_nobody_says_a_version(
+        self,
+        store: Path,
+        registry: Registry,
+        publish_tiny: Publish,
+        make_network: Callable[..., Network],
+        calibration_rows: Rows,
+    ) -> None:
+        made = publish_tiny(store)
+        for version in ("c1", "c2"):  # the first is a candidate no more, and all the same nobody has promoted it
+            self.publish(store, made, version, make_network(), calibration_rows)
+        assert registry.aliases("tiny") == {"candidate": "c2"}
+        assert registry.resolve("tiny").version == "1.0.0"
+        assert registry.resolve("tiny", "candidate").version == "c2"
+        registry.set_alias("tiny", "production", "c1")
+        assert registry.resolve("tiny").version == "c1"
+
+    def test_a_model_of_candidates_alone_has_none_by_default(
+        self,
+        store: Path,
+        registry: Registry,
+        make_manifest: Callable[..., Manifest],
+        make_network: Callable[..., Network],
+        calibration_rows: Rows,
+    ) -> None:
+        self.publish(store, make_manifest(), "c1", make_network(), calibration_rows)
+        with pytest.raises(VersionNotFoundError):
+            registry.resolve("tiny")
+        assert registry.resolve("tiny", "candidate").version == "c1"
+
+
 class TestCorruption:
     @pytest.fixture
     def two(self, store: Path, publish_tiny: Publish) -> Path:

@@ -24,8 +24,9 @@ EXAMPLES = 8
 """Of every operation, and of either kind."""
 RELATED = 'multipart/related; type="application/dicom"; boundary=b'
 EXACTING = {"/segment", "/dicomweb/studies", "/dicomweb/studies/{study}", "/models/{name}/aliases/{alias}",
-            "/models/{name}/aliases/{alias}/rollback"}  # fmt: skip
-"""What is posted here must make sense beyond its schema: bytes that are DICOM, an alias that has an earlier version."""
+            "/models/{name}/aliases/{alias}/rollback", "/training"}  # fmt: skip
+"""What is posted here must make sense beyond its schema: bytes that are DICOM, a dataset that is there,
+an alias that has an earlier version."""
 REJECTIONS = ["400", "404", "405", "406", "409", "413", "415", "422"]
 CONFIG = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": REJECTIONS}}})
 DOCUMENT = create_app(Settings(data=Path("unused"))).openapi()

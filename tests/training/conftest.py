@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imaging.nifti import write_nifti
 from nca.evidence import Evidence
 from nca.gate import Observed
+from tests.balls import write_balls
 from training.artefacts import CLEAN, Condition
 from training.config import TrainingConfig
 from training.outcomes import Outcome
@@ -88,16 +88,5 @@ def make_outcome() -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def ball_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen noisy bright balls with their labels, in the layout that training reads."""
-    folder = tmp_path_factory.mktemp("balls")
-    (folder / "images").mkdir()
-    (folder / "labels").mkdir()
-    grid = np.indices((18, 20, 17)).astype(np.float32)
-    for number in range(16):
-        rng = np.random.default_rng(number)
-        centre = rng.uniform(7, 10, 3)[:, None, None, None]
-        ball = (np.sqrt(((grid - centre) ** 2).sum(0)) < rng.uniform(4, 6)).astype(np.uint8)
-        image = (ball * 100 + rng.normal(0, 15, ball.shape) + 200).astype(np.float32)
-        write_nifti(folder / "images" / f"ball_{number:02}.nii.gz", image, np.eye(4))
-        write_nifti(folder / "labels" / f"ball_{number:02}.nii.gz", ball, np.eye(4))
-    return folder
+    """Sixteen noisy bright balls with their labels."""
+    return write_balls(tmp_path_factory.mktemp("balls"))

@@ -11,46 +11,13 @@ from model_store.loaded import LoadedVersion, load_version
 from model_store.manifest import Manifest
 from model_store.registry import Registry
 from nca.gate import Policy
+from tests.balls import CONFIG
 from training.artefacts import KINDS
 from training.assess import Assessment, evaluate, recalibrate
 from training.errors import CheckpointMismatchError, InvalidConfigError, NoTrainingDataError
 from training.foreign import CROPS
 from training.job import run
 from training.outcomes import read_outcomes
-
-CONFIG = """
-seed = 3
-folds = 3
-
-[model]
-name = "ball"
-modalities = ["MR"]
-spacing_mm = [1.0, 1.0, 1.0]
-licence = "CC0-1.0"
-attribution = "Made up for a test."
-intended_use = "None."
-
-[[segments]]
-name = "ball"
-labels = [1]
-code = { scheme = "99TEST", value = "1", meaning = "Ball" }
-
-[architecture]
-channels = 8
-hidden = 16
-levels = [{ kernel = 3, steps = 4, scale = [2, 2, 2] }, { kernel = 3, steps = 6 }]
-
-[optimisation]
-iterations = 100
-crop = [16, 16, 16]
-patches = [{ start = 0.0, size = [12, 12, 12] }]
-warmup = 10
-average = 0.9
-checkpoint_every = 50
-
-[calibration]
-members = 4
-"""
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +80,14 @@ class TestRun:
             if one.observed.members == 4
         ]
         np.testing.assert_allclose(calibrated.dice, whole, atol=5e-5)
+
+    def test_its_reference_are_the_clean_scans_of_the_calibration(self, manifest: Manifest, folder: Path) -> None:
+        reference = Registry(folder / "store", shipped=None).load_reference(manifest)
+        assert reference is not None
+        assert set(reference.scans) == set(manifest.calibration.scans)
+        assert {"nqm", "predicted_dice", "volume_ml", "spacing_x", "intensity_50", "roughness_x"} <= {
+            *reference.signals
+        }
 
     def test_there_is_a_line_for_every_ensemble(self, manifest: Manifest) -> None:
         (structure,) = manifest.calibration.structures
@@ -229,6 +204,11 @@ class TestRecalibrate:
         assert calibration.data == "balls of this site"
         assert set(calibration.scans) == set(version.manifest.validation_scans)
         assert calibration.structures != version.manifest.calibration.structures
+
+    def test_so_does_what_jobs_are_compared_with(self, recalibrated: LoadedVersion, folder: Path) -> None:
+        reference = Registry(folder / "site", shipped=None).load_reference(recalibrated.manifest)
+        assert reference is not None
+        assert set(reference.scans) == set(recalibrated.manifest.calibration.scans)
 
     def test_says_how_the_gate_fares_on_them(self, recalibrated: LoadedVersion) -> None:
         figures = recalibrated.manifest.metrics["site"]["ball"]["clean"]

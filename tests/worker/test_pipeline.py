@@ -20,6 +20,7 @@ from model_store.calibration import CalibrationRow
 from model_store.loaded import LoadedVersion, load_version, prepare
 from model_store.manifest import InputContract, LowPrecision, Manifest, Preprocessing
 from model_store.registry import Registry
+from model_store.signals import input_signals
 from nca.architecture import Architecture, Level
 from nca.engine import Engine, get_engine
 from nca.ensemble import predict
@@ -162,6 +163,13 @@ class TestResult:
         assert (structure.label, structure.name) == (1, "thing 1")
         for name in ("nqm", "predicted_dice", "required_dice", "dice_interval", "nqm_threshold", "volume_ml"):
             assert getattr(structure, name) == getattr(record, name)
+
+    def test_figures_of_the_input_are_those_that_a_reference_is_made_of(self, run: Run, scan_file: ScanFile) -> None:
+        scan, version = scan_file(), run.version()
+        prepared = prepare(read_nifti(scan, limits=Limits()), version.manifest.preprocessing)
+        expected = input_signals(prepared.image, spacing=prepared.scan.spacing)
+        assert run(scan, version, members=1).input_statistics == expected
+        assert {"spacing_x", "intensity_50", "roughness_z"} <= set(expected)
 
     def test_the_record_is_plain_json(self, run: Run, scan_file: ScanFile) -> None:
         found = json.loads(json.dumps(run(scan_file()).to_json()))
