@@ -18,6 +18,9 @@ export interface Filters {
 
 export const EVERYTHING: Filters = { text: "", verdict: "", state: "", review: "", model: "" };
 
+/** What the worklist shows; kept while the tab is open, so that one comes back to the same list. */
+export const kept: { filters: Filters; chosen: string | null } = { filters: EVERYTHING, chosen: null };
+
 export interface Listing {
   jobs: Job[] | null;
   more: boolean;

@@ -8,7 +8,7 @@ import { Evidence } from "./evidence";
 import { figure, moment } from "./format";
 import { useKeys } from "./keys";
 import { go } from "./route";
-import { rank } from "./jobs";
+import { kept, ordered } from "./jobs";
 import type { Job, JobPage } from "./types";
 import { Notice, StateMark } from "./widgets";
 import { ViewPanel } from "./view";
@@ -65,10 +65,12 @@ export function ScanPage({ id }: { id: string }): JSX.Element {
 /** Open the scan after, or before, this one in the worklist's order. */
 async function neighbour(id: string, step: number): Promise<void> {
   const { jobs } = await getJson<JobPage>("/jobs?limit=200");
-  const order = [...jobs].sort((a, b) => rank(a) - rank(b) || Date.parse(b.created) - Date.parse(a.created));
+  const order = ordered(jobs, kept.filters);
   const at = order.findIndex((one) => one.id === id);
   const next = order[at + step];
-  if (at >= 0 && next) go(`#/jobs/${next.id}`);
+  if (!next) return;
+  kept.chosen = next.id;
+  go(`#/jobs/${next.id}`);
 }
 
 function Heading({ job }: { job: Job }): JSX.Element {

@@ -161,9 +161,13 @@ function post(files: File[], model: string, urgent: boolean, onShare: (share: nu
 
 /** Files of a drop, those within folders as well. */
 async function dropped(transfer: DataTransfer | null): Promise<File[]> {
-  const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry());
-  const found = await Promise.all(entries.map((entry) => (entry ? within(entry) : [])));
-  return found.flat();
+  const items = [...(transfer?.items ?? [])].filter((item) => item.kind === "file");
+  const found = items.map((item) => {
+    const entry = item.webkitGetAsEntry(); // a file that a program made is none of a file system's
+    const file = item.getAsFile();
+    return entry ? within(entry) : Promise.resolve(file ? [file] : []);
+  });
+  return (await Promise.all(found)).flat();
 }
 
 async function within(entry: FileSystemEntry): Promise<File[]> {

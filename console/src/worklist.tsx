@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { age, figure, moment, words } from "./format";
-import { EVERYTHING, ordered, useJobs, type Filters } from "./jobs";
+import { kept, ordered, useJobs, type Filters } from "./jobs";
 import { useKeys } from "./keys";
 import { go } from "./route";
 import type { Job } from "./types";
@@ -11,15 +11,12 @@ import { DiceBar, Notice, ReviewMark, StateMark } from "./widgets";
 
 const BAR = 2; // the column of the Dice's bars, which small screens do without
 
-/** Kept while the tab is open, so that one comes back to the same list. */
-let kept: { filters: Filters; chosen: string | null } = { filters: EVERYTHING, chosen: null };
-
 export function Worklist(): JSX.Element {
   const { jobs, more, problem, loadMore } = useJobs();
   const [filters, setFilters] = useState(kept.filters);
   const [chosen, setChosen] = useState(kept.chosen);
   const search = useRef<HTMLInputElement>(null);
-  kept = { filters, chosen };
+  Object.assign(kept, { filters, chosen });
   const shown = jobs ? ordered(jobs, filters) : [];
   const index = shown.findIndex((job) => job.id === chosen);
   const move = (step: number) => {

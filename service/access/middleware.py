@@ -58,13 +58,18 @@ def is_public(path: str) -> bool:
     return path in PUBLIC or path == CONSOLE or path.startswith(f"{CONSOLE}/")
 
 
+def is_upload(method: str, path: str) -> bool:
+    """Whether a request brings scans."""
+    return method == "POST" and (path == "/segment" or path.startswith("/dicomweb/"))
+
+
 def needed_scope(method: str, path: str) -> clients.Scope:
     """What a client must be allowed to do for a request; for what nobody has thought of, everything."""
     if path == "/training" or path.startswith("/training/"):
         return clients.Scope.ADMIN  # its datasets are the deployment's, and no client's
     if method in ("GET", "HEAD", "OPTIONS"):
         return clients.Scope.READ
-    sends = path == "/segment" or path.startswith("/dicomweb/") or _REVIEWS.fullmatch(path)
-    if (method == "POST" and sends) or (method == "DELETE" and path.startswith("/jobs/")):
+    writes = method == "POST" and _REVIEWS.fullmatch(path)
+    if is_upload(method, path) or writes or (method == "DELETE" and path.startswith("/jobs/")):
         return clients.Scope.SUBMIT
     return clients.Scope.ADMIN

@@ -19,6 +19,12 @@ TEXT_PAIRS = [
 ENOUGH = 4.5
 """Of WCAG 2.2 AA, for text of any size."""
 
+DROP = """() => {
+    const carried = new DataTransfer();
+    carried.items.add(new File(["scan"], "dropped.nii"));
+    window.dispatchEvent(new DragEvent("drop", {dataTransfer: carried}));
+}"""
+
 
 def enter(page: Page, key: str) -> None:
     page.get_by_label("API key or token").fill(key)
@@ -98,6 +104,40 @@ class TestModels:
             page.get_by_role("button", name="Yes").click()
             tiny.locator(".version", has_text="1.0.0").get_by_text("production").wait_for()
             assert site.ask("it", "GET", "/models/tiny").json()["aliases"] == {"production": "1.0.0"}
+
+
+class TestUpload:
+    def test_what_is_dropped_onto_the_page_becomes_a_job(self, site: Site, address: str, visit: Open) -> None:
+        with visit(address, refusals=1) as page:
+            enter(page, site.texts["ward"])
+            page.get_by_text("No scan has come yet.").wait_for()
+            page.evaluate(DROP)
+            page.get_by_role("dialog", name="Segment dropped.nii").wait_for()
+            page.get_by_label("Model").select_option("tiny")
+            page.get_by_label("Urgent").check()
+            page.get_by_role("button", name="Send").click()
+            page.get_by_text("Queued").first.wait_for()
+            (job,) = site.ask("ward", "GET", "/jobs").json()["jobs"]
+            assert (job["id"], job["model"], job["priority"]) == (page.url.rsplit("/", 1)[1], "tiny", "urgent")
+
+
+class TestQuality:
+    def test_shows_verdicts_versions_and_drift(self, site: Site, address: str, visit: Open) -> None:
+        jobs = [site.submit("it") for _ in range(3)]
+        for job in jobs[:2]:
+            site.service.finish(job)
+        site.service.fail(jobs[2])
+        site.ask("it", "POST", f"/jobs/{jobs[0]}/reviews", json={"decision": "confirm"})
+        with visit(address, refusals=1) as page:
+            enter(page, site.texts["it"])
+            page.get_by_role("link", name="Quality").click()
+            days = page.get_by_label("Verdicts by day").locator("tbody td")
+            days.first.wait_for()
+            assert days.all_inner_texts()[1:] == ["0", "2", "1"]
+            versions = page.get_by_label("Versions").locator("tbody td").all_inner_texts()
+            assert versions == ["1.0.0", "2", "2 (100 %)", "0.66", "0.300", "1", "0", "1"]
+            page.get_by_label("Distributions").locator("path.bars.range").wait_for()
+            page.get_by_label("Drift").get_by_text("1.0.0").wait_for()
 
 
 class TestPolicy:

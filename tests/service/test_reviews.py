@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from jobs.audit import Action
 from jobs.blobs import SCAN_FILE
+from tests.service.conftest import SCAN, TINY, Service, Site
 
 NIFTI = (348).to_bytes(4, "little") + b"the rest of a header"
 
@@ -65,6 +67,14 @@ class TestReviews:
         queued = site.submit("ward")
         answer = site.ask("ward", "POST", f"/jobs/{queued}/reviews", json={"decision": "confirm"})
         assert (answer.status_code, answer.json()["code"]) == (409, "job_not_finished")
+
+    def test_is_no_upload_and_taken_where_the_queue_is_full(self, serve: Callable[..., Service], broker: Any) -> None:
+        site = Site(serve(redis_url=broker.url, queue_max=1))
+        job = submitted(site, NIFTI)
+        site.submit("ward")
+        assert site.ask("ward", "POST", "/segment", files=SCAN, data=TINY).json()["code"] == "queue_full"
+        answer = site.ask("ward", "POST", f"/jobs/{job}/reviews", json={"decision": "confirm"})
+        assert answer.status_code == 201
 
 
 class TestScan:
