@@ -40,7 +40,7 @@ def export(decided: Iterable[tuple[Job, Review]], blobs: Blobs, out: Path) -> Ex
     """Write ``out``/reviews.csv, one row a job with the decision that holds, and of every confirmed mask
     ``images/<job>.nii.gz`` and ``labels/<job>.nii.gz``, as `ncagate evaluate`, `calibrate` and `train` take them.
 
-    ``file`` of a row is empty where there is no mask to learn from: it was rejected, or its files are gone.
+    ``file`` of a row is empty where there is no mask to learn from: it was rejected, is empty, or its files are gone.
 
     Raises:
         ExportExistsError: there is one in the folder.
@@ -54,11 +54,16 @@ def export(decided: Iterable[tuple[Job, Review]], blobs: Blobs, out: Path) -> Ex
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for job, review in decided:
-            file = _copy(job, blobs, out) if review.decision is Decision.CONFIRM else ""
+            file = _copy(job, blobs, out) if review.decision is Decision.CONFIRM and _outlined(job) else ""
             writer.writerow([*_row(job, review), file])
             decisions += 1
             masks += bool(file)
     return Exported(decisions, masks)
+
+
+def _outlined(job: Job) -> bool:
+    """Whether there is anything in the mask: an empty one, of a scan that was not segmented, teaches nothing."""
+    return bool((job.result or {}).get("volume_ml"))
 
 
 def _row(job: Job, review: Review) -> list[object]:

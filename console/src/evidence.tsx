@@ -64,7 +64,7 @@ function Structures(props: { segments: Segment[]; chosen: number; onChoose: (ind
           <th scope="col">Verdict</th>
           <th scope="col" class="number">Dice</th>
           <th scope="col" class="number">NQM</th>
-          <th scope="col" class="number">ml</th>
+          <th scope="col" class="number bar">ml</th>
         </tr>
       </thead>
       <tbody>
@@ -78,7 +78,7 @@ function Structures(props: { segments: Segment[]; chosen: number; onChoose: (ind
             <td>{one.verdict && <VerdictMark verdict={one.verdict} />}</td>
             <td class="number">{figure(one.predicted_dice)}</td>
             <td class="number">{figure(one.nqm, 3)}</td>
-            <td class="number">{figure(one.volume_ml)}</td>
+            <td class="number bar">{figure(one.volume_ml)}</td>
           </tr>
         ))}
       </tbody>

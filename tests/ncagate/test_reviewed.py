@@ -26,6 +26,7 @@ from training.data import find_cases
 WARD = Client("ward", frozenset({Scope.SUBMIT}), "key 1")
 WANTED = JobRequest(model="tiny", version="1.0.0", min_dice=0.8, members=1)
 Done = Callable[..., str]
+RESULT = {"verdict": "flag", "predicted_dice": 0.5, "nqm": 0.2}
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def done(jobs: JobRepository, tmp_path: Path) -> Done:
     """Makes a finished job of the ward's, with a decision; its scan was sent as a file of this name."""
     blobs = Blobs(tmp_path / "blobs")
 
-    def make(decision: Decision, *, scan: str = "scan.nii.gz", comment: str = "") -> str:
+    def make(decision: Decision, *, scan: str = "scan.nii.gz", comment: str = "", volume_ml: float = 0.01) -> str:
         job_id = uuid4().hex
         voxels = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
         with blobs.staging() as folder:
@@ -53,7 +54,7 @@ def done(jobs: JobRepository, tmp_path: Path) -> Done:
         with blobs.staging() as folder:
             write_nifti(folder / "mask.nii.gz", (voxels > 12).astype(np.uint8), np.eye(4))
             blobs.commit_result(folder, job_id, job.attempt)
-        assert jobs.succeed(job_id, job.attempt, {"verdict": "flag", "predicted_dice": 0.5, "nqm": 0.2})
+        assert jobs.succeed(job_id, job.attempt, {**RESULT, "volume_ml": volume_ml})
         assert ReviewRepository(jobs.engine).seen_by(WARD).add(job_id, decision, comment=comment, reviewer="AB")
         return job_id
 
@@ -72,9 +73,10 @@ def export(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
 class TestExport:
     def test_confirmed_masks_are_labels_and_every_decision_is_a_row(self, tmp_path: Path, done: Done) -> None:
         confirmed = [done(Decision.CONFIRM, scan=name) for name in ("scan.nii.gz", "scan.nii") * 2]
+        empty = done(Decision.CONFIRM, volume_ml=0.0)
         rejected = done(Decision.REJECT, comment="=1+1")
         said = export(tmp_path)
-        assert said.stdout == f"5 decisions, 4 confirmed masks: {tmp_path / 'out'}\n", said.stderr
+        assert said.stdout == f"6 decisions, 4 confirmed masks: {tmp_path / 'out'}\n", said.stderr
         pairs = find_cases(tmp_path / "out")
         assert sorted(image.name for image, _ in pairs) == sorted(f"{job}.nii.gz" for job in confirmed)
         assert all(path.read_bytes()[:2] == b"\x1f\x8b" for pair in pairs for path in pair)
@@ -82,9 +84,10 @@ class TestExport:
             rows = list(csv.DictReader(text))
         assert [(row["job"], row["decision"], bool(row["file"])) for row in rows] == [
             *((job, "confirm", True) for job in confirmed),
+            (empty, "confirm", False),
             (rejected, "reject", False),
         ]
-        assert (rows[4]["comment"], rows[4]["reviewer"], rows[4]["predicted_dice"]) == ("'=1+1", "AB", "0.5")
+        assert (rows[5]["comment"], rows[5]["reviewer"], rows[5]["predicted_dice"]) == ("'=1+1", "AB", "0.5")
 
     def test_is_of_one_client_where_asked_and_never_mixed(self, tmp_path: Path, done: Done) -> None:
         done(Decision.CONFIRM)
