@@ -28,6 +28,7 @@ from rich.console import Console
 from benchmarks.grafana import draw_dashboard
 from benchmarks.prometheus import DASHBOARDS, ROOT, Prometheus, running_prometheus
 from imaging.nifti import write_nifti
+from jobs.blobs import FileContent
 from ncagate.demo import MODEL, OUT, serving, shared_scans, template_scans
 from pacs.multipart import related
 
@@ -71,7 +72,7 @@ class Ward:
 
     def store(self, files: Sequence[Path]) -> None:
         """A DICOM series by STOW-RS; no route wants it."""
-        kind, body = related(files)
+        kind, body = related([FileContent(one).chunks() for one in files])
         self.client.post("/dicomweb/studies", content=body, headers={"Content-Type": kind})
 
     def look(self) -> None:

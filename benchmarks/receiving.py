@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.reading import GOAL, by_pydicom, make_series
 from benchmarks.stopwatch import interleaved
+from jobs.blobs import FileContent
 from ncagate.demo import OUT, serving
 from ncagate.orthanc import LOOPBACK, free_ports, program
 from pacs.multipart import related
@@ -94,7 +95,7 @@ def _seconds_of_pydicom(files: Sequence[Path]) -> float:
 def _stow(client: httpx.Client, parts: Sequence[Sequence[Path]]) -> float:
     start = perf_counter()
     for part in parts:
-        media_type, body = related(part)
+        media_type, body = related([FileContent(one).chunks() for one in part])
         answer = client.post("/dicomweb/studies", content=body, headers={"Content-Type": media_type})
         answer.raise_for_status()
     taken = perf_counter() - start

@@ -106,7 +106,8 @@ class Job(Leased, Base):
     """One job.
 
     ``client`` is whose it is; ``priority`` is the rank of the request's, for the queue's order. ``model`` and
-    ``version`` are the request's as well, for asking which jobs a version has done lately.
+    ``version`` are the request's as well, for asking which jobs a version has done lately. ``request_id`` and ``trace``
+    (a W3C `traceparent`) are of the HTTP request that made it, where one did.
     """
 
     __tablename__ = "jobs"
@@ -123,6 +124,8 @@ class Job(Leased, Base):
     version: Mapped[str] = mapped_column(String(NAME_MAX), default="", server_default="")
     request: Mapped[JobRequest] = mapped_column(_RequestColumn)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    request_id: Mapped[str | None] = mapped_column(String(36))
+    trace: Mapped[str | None] = mapped_column(String(64))
 
 
 class Training(Leased, Base):

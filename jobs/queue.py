@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from amqp.exceptions import AMQPError
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
+from kombu.transport import redis
 from redis.exceptions import RedisError
 
 from jobs.errors import BrokerUnavailableError
@@ -24,15 +26,16 @@ CANARY_NAME = "ncagate.canary"
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of work: the queue of its wake-ups, and the task that takes up what waits."""
+    """A kind of work: what one piece is called, the queue of its wake-ups, and the task that takes up what waits."""
 
+    noun: str
     queue: str
     task: str
 
 
-SEGMENTING = Work("segment", "ncagate.segment")
+SEGMENTING = Work("job", "segment", "ncagate.segment")
 """Segments the job whose turn it is."""
-TRAINING = Work("training", "ncagate.train")
+TRAINING = Work("training", "training", "ncagate.train")
 """Runs the training that has waited longest."""
 
 _LOCAL_REDIS = "redis://localhost:6379/0"
@@ -126,7 +129,9 @@ class Broker:
         """Ask for an answer."""
         with _reported(), self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_TIMEOUT_S)
-            connection.default_channel.client.ping()
+            channel = connection.default_channel  # of RabbitMQ: opening it was the question
+            if isinstance(channel, redis.Channel):
+                channel.client.ping()
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -137,5 +142,5 @@ class Broker:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, RedisError, OSError) as error:
+    except (OperationalError, RedisError, AMQPError, OSError) as error:
         raise BrokerUnavailableError("the broker does not answer") from error

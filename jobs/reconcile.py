@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.errors import BrokerUnavailableError
+from jobs.errors import ATTEMPTS_EXHAUSTED, BrokerUnavailableError
 from jobs.leases import TakenBack
 from jobs.queue import SEGMENTING, Broker, Work
+from jobs.state import JobState
 
 WAKES_MAX = 1000
 """Most wake-ups that one round sends; the next one is seconds away."""
@@ -46,6 +47,7 @@ def reconcile(
     A wake-up too many is harmless: the worker that gets it finds nothing queued. So several gateways may do this.
     """
     taken_back = rows.take_back_expired(attempts_max, lease_s=lease_s)
+    _tell(taken_back, work)
     sent = 0
     try:
         queued = rows.queued()
@@ -55,3 +57,15 @@ def reconcile(
     except BrokerUnavailableError:
         return Reconciled(sent, False, taken_back)
     return Reconciled(sent, True, taken_back)
+
+
+def _tell(taken_back: TakenBack, work: Work) -> None:
+    noun = work.noun
+    for row_id in taken_back.requeued:
+        log.warning("%s %s: its worker fell silent; queued again", noun, row_id, extra={"state": JobState.QUEUED.value})
+    for row_id in taken_back.exhausted:
+        said = {"state": JobState.FAILED.value, "code": ATTEMPTS_EXHAUSTED}
+        log.warning("%s %s: its worker fell silent, in the last attempt", noun, row_id, extra=said)
+    for row_id in taken_back.cancelled:
+        said = {"state": JobState.CANCELLED.value}
+        log.info("%s %s: cancelled, its worker had fallen silent", noun, row_id, extra=said)

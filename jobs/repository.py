@@ -31,6 +31,7 @@ from jobs.errors import InvalidCursorError
 from jobs.idempotency import Named
 from jobs.models import IdempotencyKey, Job, JobRequest
 from jobs.state import TERMINAL, JobState, Priority
+from ncagate import logs, tracing
 
 PAGE_MAX = 500
 """Most jobs one page of the list holds."""
@@ -164,6 +165,8 @@ class JobRepository(Attempts):
             "created_at": now,
             "queued_at": now,
             "request": request,
+            "request_id": logs.fields().get("request_id"),
+            "trace": tracing.current(),
         }
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             job = session.scalars(insert(Job).returning(Job), [values]).one()
@@ -203,11 +206,17 @@ class JobRepository(Attempts):
                 add_webhooks(connection, [job_id], now=now)
             return state or connection.scalar(select(Job.state).where(Job.id == job_id, *self._mine))
 
-    def erase(self, job_id: str, *, why: Action = Action.ERASED) -> bool:
-        """Delete a finished job's row; False where there is none or it is not finished."""
+    def erase(
+        self, job_id: str, *, why: Action = Action.ERASED, first: Callable[[str], object] = lambda job_id: None
+    ) -> bool:
+        """Delete a finished job's row; False where there is none or it is not finished.
+
+        ``first`` is called with the job where there is one; the row stays where it raises.
+        """
         with self._writer.begin() as connection:
             gone = connection.execute(delete(Job).where(Job.id == job_id, Job.state.in_(TERMINAL), *self._mine))
             if gone.rowcount == 1:
+                first(job_id)
                 self._note(connection, why, job_id)
             return gone.rowcount == 1
 

@@ -58,6 +58,7 @@ class Cause(StrEnum):
     WORKER_LOST = "worker_lost"  # its lease ran out
     WORKER_STOPPED = "worker_stopped"  # told to stop, the worker handed it back
     BROKE = "broke"  # the program itself
+    STORAGE_AWAY = "storage_away"  # the bucket does not answer
 
 
 _Key = tuple[str, str, str]

@@ -9,9 +9,14 @@ from pathlib import Path
 from model_store.manifest import NAME_PATTERN
 
 
+def is_name(text: str) -> bool:
+    """Whether a model or a version can be called so."""
+    return re.fullmatch(NAME_PATTERN, text) is not None
+
+
 def checked(name: str, error: type[Exception]) -> str:
     """The name, if it can be one: what comes from a URL never leaves the store's folder."""
-    if not re.fullmatch(NAME_PATTERN, name):
+    if not is_name(name):
         raise error(f"{name[:64]!r} cannot be a name here")
     return name
 
@@ -20,7 +25,7 @@ def folders(parent: Path) -> list[Path]:
     """Folders with a proper name; what is being written starts with a dot and is not one of them."""
     if not parent.is_dir():
         return []
-    return [one for one in parent.iterdir() if one.is_dir() and re.fullmatch(NAME_PATTERN, one.name)]
+    return [one for one in parent.iterdir() if one.is_dir() and is_name(one.name)]
 
 
 def read(path: Path, bytes_max: int) -> bytes:

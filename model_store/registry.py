@@ -1,18 +1,13 @@
 """Where versions live: a writable store, and behind it the read-only one that ships with the project.
 
-    <store>/<name>/<version>/manifest.json, model.safetensors, calibration.csv, reference.csv, MODEL_CARD.md
-    <store>/<name>/aliases.json
-
-A version appears by one rename, so a reader sees all of it or none; nothing ever changes inside it.
+What lies where is the matter of `model_store.stores`. A reader sees all of a version or none; nothing ever changes
+inside it.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +21,6 @@ from safetensors.numpy import load, save
 
 from model_store.calibration import CalibrationRow, decode, encode
 from model_store.card import CARD_FILE, model_card
-from model_store.durable import PUBLIC_FOLDER, locked, replace, sync, write
 from model_store.errors import (
     CorruptVersionError,
     InvalidAliasError,
@@ -34,26 +28,21 @@ from model_store.errors import (
     VersionExistsError,
     VersionNotFoundError,
 )
-from model_store.folders import checked, folders, read
-from model_store.manifest import (
-    CALIBRATION_FILE,
-    MANIFEST_FILE,
-    REFERENCE_FILE,
-    WEIGHTS_FILE,
-    Manifest,
-    Name,
-)
+from model_store.folders import checked, is_name
+from model_store.manifest import CALIBRATION_FILE, MANIFEST_FILE, REFERENCE_FILE, WEIGHTS_FILE, Manifest, Name
 from model_store.reference import Reference
+from model_store.stores import ALIASES_FILE, BucketStore, FolderStore, Store
 from nca.conformal import Calibrated
 from nca.errors import InvalidArchitectureError
 from nca.network import Network
 from nca.weights import validate
+from ncagate.bucket import Bucket
+from ncagate.settings import Settings
 
 SHIPPED = Path(__file__).parent / "published"
 PRODUCTION = "production"
 CANDIDATE = "candidate"
 """What was trained here and nobody has promoted yet; it is tried in the shadow of the production one."""
-ALIASES_FILE = "aliases.json"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 """A manifest is a few kilobytes; a file beyond this is not one."""
 WEIGHTS_BYTES_MAX = 64 * 1024 * 1024
@@ -66,14 +55,14 @@ _HISTORIES = TypeAdapter(dict[Name, Annotated[list[Name], Field(min_length=1)]])
 class Registry:
     """Versions and aliases by name. Reading never writes; names are checked before they touch the file system."""
 
-    def __init__(self, root: Path, *, shipped: Path | None = SHIPPED) -> None:
-        self._root = root
-        self._stores = [root] + ([shipped] if shipped is not None and shipped != root else [])
+    def __init__(self, root: Path | Store, *, shipped: Path | None = SHIPPED) -> None:
+        self._own: Store = FolderStore(root) if isinstance(root, Path) else root
+        behind = [FolderStore(shipped)] if shipped is not None and shipped != root else []
+        self._stores: list[Store] = [self._own, *behind]
 
     def names(self) -> list[str]:
         """Every model that has a version, usable or not, sorted."""
-        found = {folder.name for store in self._stores for folder in folders(store) if folders(folder)}
-        return sorted(found)
+        return sorted(set().union(*(store.names() for store in self._stores)))
 
     def versions(self, name: str) -> list[str]:
         """Version names of a model, sorted; corrupt ones are among them.
@@ -81,7 +70,8 @@ class Registry:
         Raises:
             ModelNotFoundError: no such model.
         """
-        found = {one.name for store in self._stores for one in folders(store / checked(name, ModelNotFoundError))}
+        checked(name, ModelNotFoundError)
+        found: set[str] = set().union(*(store.versions(name) for store in self._stores))
         if not found:
             raise ModelNotFoundError(f"there is no model {name!r}")
         return sorted(found)
@@ -93,9 +83,10 @@ class Registry:
             ModelNotFoundError, VersionNotFoundError: there is none.
             CorruptVersionError: it cannot be read, or belongs elsewhere.
         """
-        path = self._folder(name, version) / MANIFEST_FILE
+        store = self._store(name, version)
         try:
-            manifest = Manifest.model_validate_json(read(path, MANIFEST_BYTES_MAX))
+            data = store.read(name, version, MANIFEST_FILE, bytes_max=MANIFEST_BYTES_MAX)
+            manifest = Manifest.model_validate_json(data)
         except (OSError, ValidationError, InvalidArchitectureError) as error:
             raise CorruptVersionError(f"{name} {version}: the manifest cannot be read") from error
         if (manifest.name, manifest.version) != (name, version):
@@ -115,7 +106,7 @@ class Registry:
             return self.manifest(name, aliases.get(selector, selector))
         if PRODUCTION in aliases:
             return self.manifest(name, aliases[PRODUCTION])
-        candidates = self._histories(self._root, name).get(CANDIDATE, [])
+        candidates = self._histories(self._own, name).get(CANDIDATE, [])
         versions = [one for one in versions if one not in candidates]
         if not versions:
             raise VersionNotFoundError(f"{name} has no version in production, only candidates")
@@ -198,19 +189,27 @@ class Registry:
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         manifest = manifest.model_copy(update={"files": sums})
         contents |= {MANIFEST_FILE: manifest.to_json().encode(), CARD_FILE: model_card(manifest).encode()}
-        parent = self._home(manifest.name)
-        staged = Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
-        try:
-            for name, data in contents.items():
-                write(staged / name, data)
-            staged.chmod(PUBLIC_FOLDER)
-            sync(staged)
-            if candidate:
-                self._add_alias(manifest.name, CANDIDATE, manifest.version)
-            _rename_new(staged, parent / manifest.version)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-        sync(parent)
+        if candidate:
+            self._point(manifest.name, CANDIDATE, manifest.version)
+        self._own.add(manifest.name, manifest.version, contents)
+        return manifest
+
+    def adopt(self, other: Registry, name: str, version: str, *, candidate: bool = False) -> Manifest:
+        """Add a version as another registry has it, byte for byte; ``candidate`` as of `publish`.
+
+        Raises:
+            ModelNotFoundError, VersionNotFoundError, CorruptVersionError: it has none, or a damaged one.
+            VersionExistsError: it is here already.
+        """
+        manifest = other.manifest(name, version)
+        other.check(manifest)
+        if version in self._known(name):
+            raise VersionExistsError(f"{name} {version} is published already")
+        store, files = other._store(name, version), (*manifest.files, CARD_FILE, MANIFEST_FILE)
+        contents = {file: store.read(name, version, file, bytes_max=WEIGHTS_BYTES_MAX) for file in files}
+        if candidate:
+            self._point(name, CANDIDATE, version)
+        self._own.add(name, version, contents)
         return manifest
 
     def aliases(self, name: str) -> dict[str, str]:
@@ -235,7 +234,7 @@ class Registry:
         if alias in self.versions(name):
             raise InvalidAliasError(f"{alias!r} is the name of a version")
         self.check(self.manifest(name, version))
-        self._add_alias(name, alias, version)
+        self._point(name, alias, version)
 
     def rollback(self, name: str, alias: str) -> str:
         """Point an alias at the version it had before; returns that version.
@@ -244,63 +243,88 @@ class Registry:
             InvalidAliasError: it never had another.
         """
         self.versions(name)
-        with locked(self._home(name)):
-            histories = self._histories(self._root, name)
+        chosen = ""
+
+        def returned(data: bytes | None) -> bytes:
+            nonlocal chosen
+            histories = _histories(name, data)
             history = histories.get(alias, [])
             if len(history) < 2:
                 raise InvalidAliasError(f"{name}: {alias!r} has no earlier version to return to")
-            self.check(self.manifest(name, history[-2]))
-            self._write_histories(name, histories | {alias: history[:-1]})
-        return history[-2]
+            chosen = history[-2]
+            self.check(self.manifest(name, chosen))
+            return _encoded(histories | {alias: history[:-1]})
+
+        self._own.change_aliases(name, returned)
+        return chosen
 
     def _content(self, manifest: Manifest, file: str) -> bytes:
         """A version's file, if it is the one that was published."""
         label = f"{manifest.name} {manifest.version}: {file}"
+        store, place = self._store(manifest.name, manifest.version), (manifest.name, manifest.version, file)
         try:
-            data = read(self._folder(manifest.name, manifest.version) / file, WEIGHTS_BYTES_MAX)
+            data = store.read(*place, bytes_max=WEIGHTS_BYTES_MAX)
+            if not _is_published(manifest, file, data) and store.forget(*place):
+                data = store.read(*place, bytes_max=WEIGHTS_BYTES_MAX)
         except OSError as error:
             raise CorruptVersionError(f"{label} cannot be read") from error
-        if hashlib.sha256(data).hexdigest() != manifest.files.get(file):
+        if not _is_published(manifest, file, data):
             raise CorruptVersionError(f"{label} is not the one that was published (sha256 differs)")
         return data
 
-    def _home(self, name: str) -> Path:
-        """The model's folder in the writable store, made where it is missing."""
-        parent = self._root / name
-        parent.mkdir(parents=True, exist_ok=True)
-        sync(self._root)
-        return parent
-
-    def _folder(self, name: str, version: str) -> Path:
-        if version not in self.versions(name):
+    def _store(self, name: str, version: str) -> Store:
+        """The store that has this version."""
+        checked(name, ModelNotFoundError)
+        named = is_name(version)
+        found = next((store for store in self._stores if named and store.has(name, version)), None)
+        if found is None:
+            self.versions(name)  # where there is not even the model, that is what to say
             raise VersionNotFoundError(f"{name} has no version {version!r}")
-        return next(store / name / version for store in self._stores if (store / name / version).is_dir())
+        return found
 
     def _known(self, name: str) -> list[str]:
         with suppress(ModelNotFoundError):
             return self.versions(name)
         return []
 
-    def _histories(self, store: Path, name: str) -> dict[str, list[str]]:
-        path = store / checked(name, ModelNotFoundError) / ALIASES_FILE
+    def _point(self, name: str, alias: str, version: str) -> None:
+        shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
+
+        def pointed(data: bytes | None) -> bytes | None:
+            histories = _histories(name, data)
+            before = histories.get(alias, shipped)
+            return None if before[-1:] == [version] else _encoded(histories | {alias: [*before, version]})
+
+        self._own.change_aliases(name, pointed)
+
+    def _histories(self, store: Store, name: str) -> dict[str, list[str]]:
+        checked(name, ModelNotFoundError)
         try:
-            return _HISTORIES.validate_json(read(path, MANIFEST_BYTES_MAX))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValidationError) as error:
+            return _histories(name, store.aliases(name))
+        except OSError as error:
             raise CorruptVersionError(f"{name}: the aliases cannot be read") from error
 
-    def _add_alias(self, name: str, alias: str, version: str) -> None:
-        with locked(self._home(name)):
-            histories = self._histories(self._root, name)
-            shipped = [self.aliases(name)[alias]] if alias in self.aliases(name) else []
-            before = histories.get(alias, shipped)
-            if before[-1:] != [version]:
-                self._write_histories(name, histories | {alias: [*before, version]})
 
-    def _write_histories(self, name: str, histories: dict[str, list[str]]) -> None:
-        data = (json.dumps(histories, indent=2, sort_keys=True) + "\n").encode()
-        replace(self._root / name / ALIASES_FILE, data)
+def open_registry(settings: Settings) -> Registry:
+    """The models of this deployment."""
+    if settings.store_url is None:
+        return Registry(settings.models)
+    return Registry(BucketStore(Bucket(settings.store_url), settings.models))
+
+
+def _histories(name: str, data: bytes | None) -> dict[str, list[str]]:
+    try:
+        return {} if data is None else _HISTORIES.validate_json(data)
+    except ValidationError as error:
+        raise CorruptVersionError(f"{name}: the aliases cannot be read") from error
+
+
+def _encoded(histories: dict[str, list[str]]) -> bytes:
+    return (json.dumps(histories, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _is_published(manifest: Manifest, file: str, data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest() == manifest.files.get(file)
 
 
 def _calibrated(manifest: Manifest, data: bytes) -> tuple[Calibrated, ...]:
@@ -309,13 +333,3 @@ def _calibrated(manifest: Manifest, data: bytes) -> tuple[Calibrated, ...]:
     except ValueError as error:
         label = f"{manifest.name} {manifest.version}"
         raise CorruptVersionError(f"{label}: the calibration cannot be used: {error}") from error
-
-
-def _rename_new(staged: Path, target: Path) -> None:
-    """Rename a folder to a name that is free; of two that race, one finds it taken by a folder that is not empty."""
-    try:
-        staged.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise VersionExistsError(f"{target.parent.name} {target.name} is published already") from error
-        raise

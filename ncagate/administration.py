@@ -150,7 +150,7 @@ def purge(
     """Erase finished jobs whose time is over: rows, scans, results. A running gateway does so every hour."""
     from jobs.repository import JobRepository
     from jobs.retention import Retention
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
     from pacs.collect import open_collection
     from pacs.config import load_pacs
     from pacs.retention import purge as run
@@ -160,7 +160,7 @@ def purge(
         if dry_run:
             typer.echo(f"{len(Retention(engine).over(settings.keep_days, limit=1_000_000))} jobs would be erased")
             return
-        jobs, registry = JobRepository(engine), Registry(settings.models)
+        jobs, registry = JobRepository(engine), open_registry(settings)
         collection = open_collection(settings, config=load_pacs(settings.pacs), jobs=jobs, registry=registry)
         typer.echo(f"{run(collection, keep_days=settings.keep_days)} jobs erased")
 
@@ -172,8 +172,8 @@ def export_reviews(
 ) -> None:
     """Write what people decided, and the confirmed masks with their scans as labels to evaluate and train with."""
     from jobs.audit import Action, AuditLog
-    from jobs.blobs import Blobs
     from jobs.clients import Client
+    from jobs.objects import open_blobs
     from jobs.reviews import ReviewRepository
     from ncagate.reviewed import export
 
@@ -185,7 +185,7 @@ def export_reviews(
         for job, review in reviews.decided():
             log.add(operator, Action.READ, job.id)  # before a byte of it is copied
             exported.append((job, review))
-        done = export(exported, Blobs(chosen_settings(data=data).blobs), out)
+        done = export(exported, open_blobs(chosen_settings(data=data)), out)
         typer.echo(f"{done.decisions} decisions, {done.masks} confirmed masks: {out}")
 
 

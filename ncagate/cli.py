@@ -230,10 +230,10 @@ def evaluate(
     settings = chosen_settings(store=store, min_dice=min_dice, alpha=alpha, rule=rule)
     with told():
         from model_store.loaded import load_version
-        from model_store.registry import Registry
+        from model_store.registry import open_registry
         from training.assess import evaluate as run
 
-        loaded = load_version(Registry(settings.models), model, version)
+        loaded = load_version(open_registry(settings), model, version)
         policy = loaded.manifest.calibration.policy(
             min_dice=settings.min_dice, alpha=settings.alpha, rule=settings.rule
         )
@@ -288,6 +288,20 @@ def show(name: str, version: Annotated[str | None, typer.Argument()] = None, sto
 
 
 @models.command()
+def push(
+    name: str,
+    version: str,
+    source: Annotated[Path, typer.Option(help="Model store (folder) that has the version.")],
+) -> None:
+    """Copy a version from a folder into the deployment's model store, which may be a bucket (NCAGATE_STORE_URL)."""
+    from model_store.registry import Registry
+
+    with told():
+        _registry(None).adopt(Registry(source), name, version)
+        typer.echo(f"{name} {version} is published")
+
+
+@models.command()
 def promote(
     name: str,
     version: str,
@@ -316,9 +330,9 @@ def _promoted(store: Path | None, name: str, alias: str, version: str) -> None:
 
 
 def _registry(store: Path | None) -> Any:
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
 
-    return Registry(chosen_settings(store=store).models)
+    return open_registry(chosen_settings(store=store))
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 from kombu.exceptions import OperationalError
 
 from model_store.durable import replace
-from ncagate import private_redis
+from ncagate import logs, private_redis
 from ncagate.nodes import worker_name
-from ncagate.processes import LOG_FORMAT, STREAMS_S
+from ncagate.processes import STREAMS_S
 from ncagate.settings import Settings
 from ncagate.supervisor import Child, Program, StopSignals
 from pacs.config import load_pacs
@@ -83,7 +83,7 @@ def serve(settings: Settings) -> None:
     Raises:
         EmbeddedError, RedisMissingError, InvalidPacsConfigError, WebhookSecretError: it cannot be started.
     """
-    logging.basicConfig(format=LOG_FORMAT.format("supervisor"), level=logging.INFO)
+    logs.configure("supervisor", settings.log_format, level=logging.INFO)
     signals = StopSignals()
     signals.install()
     with ExitStack() as stack:

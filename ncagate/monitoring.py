@@ -36,11 +36,11 @@ def drift(
     from rich.console import Console
 
     from jobs.drift import DriftMonitor
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
 
     settings = chosen_settings(data=data, store=store)
     with told(), database(data) as engine:
-        monitor = DriftMonitor.of(settings, engine, Registry(settings.models))
+        monitor = DriftMonitor.of(settings, engine, open_registry(settings))
         found = monitor.models() if model is None else monitor.model(model)
     console = Console()
     for one in found:

@@ -11,6 +11,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING
 
+from ncagate import logs, tracing
 from ncagate.capacity import worker_processes
 from ncagate.nodes import worker_name
 from ncagate.settings import Settings
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 STREAMS_S = 3
 """How long a stopping gateway waits for answers under way; an event stream has no end of its own."""
-LOG_FORMAT = "%(asctime)s %(levelname)s {}: %(message)s"
 
 
 def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
@@ -30,7 +30,7 @@ def run_gateway(settings: Settings, *, fd: int | None = None) -> None:
     from service.app import create_app
     from service.server import raise_file_limit, server_config
 
-    _log("gateway", "pacs")
+    _log("gateway", settings, "jobs", "pacs", "service.jobs")
     raise_file_limit()
     config = server_config(create_app(settings), host=settings.host, port=settings.port, stopping_s=STREAMS_S)
     gc.freeze()  # what is there now stays: a collection that looks through it keeps every request waiting for 0.1 s
@@ -57,7 +57,6 @@ def _run_celery(app: Celery, *, processes: int, name: str) -> None:
 
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is a risk with pickle; messages here are JSON
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # the setting it speaks of is made
-    logging.getLogger("worker").setLevel(logging.INFO)
     app.worker_main(
         [
             "--quiet",
@@ -76,17 +75,17 @@ def run_listener(settings: Settings) -> None:
     from jobs.clients import Client
     from jobs.database import open_database, upgrade
     from jobs.repository import JobRepository
-    from model_store.registry import Registry
+    from model_store.registry import open_registry
     from pacs.collect import open_collection
     from pacs.config import ListenSection, load_pacs
     from pacs.listen import Listener
 
-    _log("listener", "pacs")
+    _log("listener", settings, "jobs", "pacs")
     config = load_pacs(settings.pacs)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     jobs = JobRepository(open_database(settings.database))
-    collection = open_collection(settings, config=config, jobs=jobs, registry=Registry(settings.models))
+    collection = open_collection(settings, config=config, jobs=jobs, registry=open_registry(settings))
     section = config.listen or ListenSection()
     if not section.calling and section.tls is None:
         logging.getLogger("pacs").warning(
@@ -102,18 +101,18 @@ def run_deliverer(settings: Settings) -> None:
     from pacs.config import load_pacs
     from pacs.delivery import deliver_until
 
-    _log("deliverer", "pacs")
+    _log("deliverer", settings, "pacs")
     config = load_pacs(settings.pacs)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     deliver_until(_stop_event(), settings, config)
 
 
-def _log(name: str, room: str) -> None:
-    """Log warnings, and what this room tells. What pydicom warns of quotes values, and a name may be among them."""
+def _log(name: str, settings: Settings, *rooms: str) -> None:
+    """Log warnings, and what these rooms tell. What pydicom warns of quotes values, and a name may be among them."""
     warnings.filterwarnings("ignore", module="pydicom")
-    logging.basicConfig(format=LOG_FORMAT.format(name), level=logging.WARNING)
-    logging.getLogger(room).setLevel(logging.INFO)
+    logs.configure(name, settings.log_format, rooms=rooms)
+    tracing.configure(name)
 
 
 def _stop_event() -> threading.Event:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from jobs.blobs import GZIP_MAGIC, Blobs
+from jobs.blobs import GZIP_MAGIC, Blobs, beginning
 from jobs.models import Job, Review
 from jobs.state import Decision
 
@@ -87,14 +86,13 @@ def _plain(text: str) -> str:
 
 def _copy(job: Job, blobs: Blobs, out: Path) -> str:
     """The name of the pair of files; empty where one of them is gone."""
-    mask, scan = blobs.result_dir(job.id, job.attempt) / "mask.nii.gz", blobs.scan(job.id, job.attempt)
-    if scan is None or not mask.is_file():
+    mask, scan = blobs.find(job.id, job.attempt, "mask.nii.gz"), blobs.scan(job.id, job.attempt)
+    if scan is None or mask is None:
         return ""
     name = f"{job.id}.nii.gz"
-    shutil.copyfile(mask, out / "labels" / name)
-    with scan.open("rb") as source:
-        packed = source.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        source.seek(0)
-        with (out / "images" / name).open("wb") if packed else gzip.open(out / "images" / name, "wb") as target:
-            shutil.copyfileobj(source, target)
+    with (out / "labels" / name).open("wb") as target:
+        target.writelines(mask.chunks())
+    packed, image = beginning(scan).startswith(GZIP_MAGIC), out / "images" / name
+    with image.open("wb") if packed else gzip.open(image, "wb") as target:
+        target.writelines(scan.chunks())
     return name

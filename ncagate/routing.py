@@ -10,7 +10,7 @@ from rich.text import Text
 
 from imaging.dicom_identity import Identity, read_identity
 from imaging.errors import ImagingError, NoDicomImagesError
-from model_store.registry import Registry
+from model_store.registry import open_registry
 from ncagate.settings import Settings
 from pacs.config import load_pacs
 from pacs.routing import facts_of, find_route, try_routes
@@ -38,7 +38,7 @@ def try_series(series: Path, *, sender: str, settings: Settings, console: Consol
     console.print(", ".join(f"{name} {value!r}" for name, value in facts), markup=False, highlight=False)
     console.print(table)
     if taken is not None:
-        request = taken.wish().request(Registry(settings.models), settings, destinations=taken.destinations)
+        request = taken.wish().request(open_registry(settings), settings, destinations=taken.destinations)
         where = ", ".join(request.destinations) or "no archive"
         console.print(f"{request.model} {request.version}, accepted from Dice {request.min_dice:g}; goes to {where}")
     else:

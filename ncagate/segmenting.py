@@ -19,7 +19,7 @@ from imaging.limits import Limits
 from imaging.roi import Roi
 from imaging.sandbox import start_sandbox
 from model_store.loaded import LoadedVersion, load_version
-from model_store.registry import Registry
+from model_store.registry import open_registry
 from nca.engine import Engine, get_engine
 from nca.errors import NcaError
 from ncagate.settings import Settings
@@ -70,7 +70,7 @@ class Batch:
         """
         start_sandbox()
         region = None if roi is None else Roi.parse(roi)
-        loaded = load_version(Registry(settings.models), model, version)
+        loaded = load_version(open_registry(settings), model, version)
         engine = get_engine(settings.engine, threads=settings.threads, memory_budget=settings.memory_budget)
         out.mkdir(parents=True, exist_ok=True)
         limits = Limits(

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ncagate.bucket import checked_location
+from ncagate.logs import LogFormat
 from ncagate.webhook_hosts import checked_hosts
 
 MIB = 1024 * 1024
@@ -27,9 +29,20 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in the data folder.")
     redis_url: str | None = Field(
-        None, description="Celery's broker; `ncagate serve` starts a private one where unset."
+        None,
+        description="Celery's broker, a Redis or RabbitMQ; `ncagate serve` starts a private one where unset.",
+    )
+    blobs_url: Annotated[str | None, AfterValidator(checked_location)] = Field(
+        None,
+        description="Bucket of scans and results, `s3://bucket/prefix`, for machines that share no disk; "
+        "unset: the data folder.",
     )
     store: Path | None = Field(None, description="Writable model store; default: `models` in the data folder.")
+    store_url: Annotated[str | None, AfterValidator(checked_location)] = Field(
+        None,
+        description="Bucket of the model store, `s3://bucket/prefix`; `NCAGATE_STORE` is then where its versions are "
+        "cached.",
+    )
     pacs: Path | None = Field(
         None, description="File (TOML) of the routes that series take, and of the archives that get results."
     )
@@ -44,6 +57,7 @@ class Settings(BaseSettings):
         validate_default=True,
         description="File of the secrets that webhooks are signed with (`whsec_...`), one a line.",
     )
+    log_format: LogFormat = Field("text", description="How lines of the log are written: `text` or `json`.")
     host: str = Field("127.0.0.1", description="Address the gateway binds to.")
     access: Literal["auto", "keys"] = Field(
         "auto",
@@ -147,7 +161,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def blobs(self) -> Path:
-        """Folder of uploaded scans and results."""
+        """Folder of uploaded scans and results; where there is a bucket, of what is on its way to it."""
         return self.data / "blobs"
 
     @cached_property

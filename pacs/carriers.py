@@ -63,9 +63,9 @@ class ArchiveCarrier:
         """Send all of them, in the order of their names backwards: the SEG before the SR that refers to it."""
         if (job.result or {}).get("verdict") != "accept" and not self.destination.flagged:
             raise WithheldError("flagged, and only accepted masks go there")
-        folder = self.blobs.result_dir(job.id, job.attempt)
-        if files := [folder / made.file for made, _ in self.objects.find({"job_id": job.id})]:
-            self._send(job, files)  # without one the job has been erased meanwhile, and its deliveries with it
+        if names := [made.file for made, _ in self.objects.find({"job_id": job.id})]:
+            with self.blobs.results(job.id, job.attempt, names) as files:
+                self._send(job, files)  # without one the job has been erased meanwhile, and its deliveries with it
 
     def _send(self, job: Job, files: Sequence[Path]) -> None:
         with restored(files, job.id, blobs=self.blobs, vault=self.vault) as ready:

@@ -15,16 +15,20 @@ from jobs.blobs import Blobs
 from jobs.clients import Client
 from jobs.errors import JobsError
 from jobs.models import JobRequest, Series
+from jobs.objects import open_blobs
 from jobs.repository import JobRepository
 from jobs.state import SeriesState
 from jobs.submission import submit
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
+from ncagate.bucket import Bucket
 from ncagate.settings import Settings
 from pacs.config import PacsConfig
+from pacs.errors import InvalidPacsConfigError
 from pacs.files import SeriesFiles, Stored, set_digest
 from pacs.routing import find_route
 from pacs.series import NAMESPACE, SeriesRepository
+from pacs.series_objects import SeriesObjects
 
 if TYPE_CHECKING:
     from imaging.dicom_identity import Identity
@@ -108,9 +112,9 @@ class Collection:
         The series first: what an archive sends again makes the same job, once this one is gone.
         """
         self._erase(self.series.of_job(job_id))
-        if not self.jobs.erase(job_id, why=why):
+        if not self.jobs.erase(job_id, why=why, first=self.blobs.erase_first):
             return False
-        self.blobs.erase(job_id)
+        self.blobs.erase_last(job_id)
         return True
 
     def sweep(self) -> None:
@@ -171,7 +175,10 @@ class Collection:
         """Create the job; False where the same instances have become one before."""
         if self.jobs.get(job_id) is not None:
             return False
-        self.blobs.erase(job_id)  # what a crash may have left
+        if (
+            self.settings.blobs_url is None
+        ):  # in a bucket the same is put once more, and somebody may be just putting it
+            self.blobs.erase(job_id)  # what a crash may have left
         if self.stripper is not None:
             with self.blobs.staging() as staged:
                 if self.stripper.vault.link_into(series.id, files, staged):
@@ -185,7 +192,10 @@ class Collection:
     def _was(self, series: Series, file: Path) -> Identity:
         """What an object was when it came, for the routes."""
         taken = None if self.stripper is None else self.stripper.vault.get(series.id, file.name)
-        return _identity(file) if taken is None else taken.identity
+        if taken is not None:
+            return taken.identity
+        with self.files.opened(file) as readable:
+            return _identity(readable)
 
 
 def _read(file: Path) -> Receipt:
@@ -213,8 +223,9 @@ def open_collection(settings: Settings, *, config: PacsConfig, jobs: JobReposito
 
     Raises:
         IdentityKeyError, WrongIdentityKeyError: of a file of routes that asks for de-identification.
+        InvalidPacsConfigError: it asks for that, and files are in a bucket.
     """
-    blobs, files = Blobs(settings.blobs), SeriesFiles(settings.blobs)
+    blobs, files = open_blobs(settings), _series_files(settings, config)
     return Collection(
         settings=settings,
         config=config,
@@ -225,6 +236,14 @@ def open_collection(settings: Settings, *, config: PacsConfig, jobs: JobReposito
         files=files,
         stripper=_stripper(settings, config, files, blobs),
     )
+
+
+def _series_files(settings: Settings, config: PacsConfig) -> SeriesFiles:
+    if settings.blobs_url is None:
+        return SeriesFiles(settings.blobs)
+    if config.deidentify is not None:  # what is taken is locked away on one machine
+        raise InvalidPacsConfigError("[deidentify] needs a data folder, and NCAGATE_BLOBS_URL names a bucket")
+    return SeriesObjects(settings.blobs, Bucket(settings.blobs_url))
 
 
 def _stripper(settings: Settings, config: PacsConfig, files: SeriesFiles, blobs: Blobs) -> Stripper | None:

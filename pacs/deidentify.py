@@ -74,15 +74,15 @@ def restored(files: Sequence[Path], job_id: str, *, blobs: Blobs, vault: Vault |
     Raises:
         IdentitiesLockedError: it was, and it cannot be put back.
     """
-    identities = blobs.identities(job_id)
-    if not identities:
-        yield [*files]
-        return
-    if vault is None:
-        raise IdentitiesLockedError("its identities are locked, and the file of routes names no key_file")
-    with blobs.staging() as scratch:
-        scratch.chmod(0o700)
-        yield _restore(files, identities, scratch, vault)
+    with blobs.identities(job_id) as identities:
+        if not identities:
+            yield [*files]
+            return
+        if vault is None:
+            raise IdentitiesLockedError("its identities are locked, and the file of routes names no key_file")
+        with blobs.staging() as scratch:
+            scratch.chmod(0o700)
+            yield _restore(files, identities, scratch, vault)
 
 
 def _restore(files: Sequence[Path], identities: Sequence[Path], scratch: Path, vault: Vault) -> list[Path]:

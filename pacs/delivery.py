@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.archive import DeliveryRepository, ObjectRepository
-from jobs.blobs import Blobs
 from jobs.database import open_database
 from jobs.models import Delivery, Job
+from jobs.objects import open_blobs
+from jobs.origin import bound_to, identifiers
 from jobs.state import DeliveryState
+from ncagate import tracing
 from ncagate.settings import Settings
 from pacs.carriers import ArchiveCarrier, Carrier
 from pacs.config import PacsConfig
@@ -69,10 +71,16 @@ class Deliverer:
         job = self.deliveries.job(claimed)
         if job is None:  # erased meanwhile, and its deliveries with it
             return True
+        with bound_to(job), tracing.span("deliver", parent=job.trace, kind="producer", **identifiers(job)):
+            self._deliver(claimed, job)
+        return True
+
+    def _deliver(self, claimed: Delivery, job: Job) -> None:
         try:
             self.carrier.carry(job)
         except WithheldError as error:
             self.deliveries.settle(claimed, DeliveryState.WITHHELD, error=str(error))
+            log.info("job %s: withheld from %s", job.id, self.carrier.name, extra=_said(DeliveryState.WITHHELD))
         except DeliveryError as error:
             self._failed(claimed, job, error)
         except Exception as error:  # whatever it was, the other deliveries go on
@@ -80,19 +88,23 @@ class Deliverer:
             self._failed(claimed, job, DeliveryError(type(error).__name__))
         else:
             self.deliveries.settle(claimed, DeliveryState.DELIVERED)
-            log.info("job %s: delivered to %s", job.id, self.carrier.name)
-        return True
+            log.info("job %s: delivered to %s", job.id, self.carrier.name, extra=_said(DeliveryState.DELIVERED))
 
     def _failed(self, claimed: Delivery, job: Job, error: DeliveryError) -> None:
         refused = isinstance(error, RefusedError)
         given_up = isinstance(error, GoneError) or (refused and claimed.refusals + 1 >= REFUSALS_MAX)
         if given_up or self.clock() - (job.finished_at or 0.0) > GIVE_UP_S:
-            log.error("job %s: given up delivering to %s: %s", job.id, self.carrier.name, error)
+            said = _said(DeliveryState.FAILED)
+            log.error("job %s: given up delivering to %s: %s", job.id, self.carrier.name, error, extra=said)
             self.deliveries.settle(claimed, DeliveryState.FAILED, error=str(error))
             return
         pause = min(FIRST_PAUSE_S * 2.0 ** min(claimed.attempts - 1, 10), LONGEST_PAUSE_S)
         log.warning("job %s: %s did not take it (%s); again in %.0f s", job.id, self.carrier.name, error, pause)
         self.deliveries.postpone(claimed, pause, error=str(error), refused=refused)
+
+
+def _said(state: DeliveryState) -> dict[str, str]:
+    return {"state": state.value}
 
 
 def deliverers(settings: Settings, config: PacsConfig) -> list[Deliverer]:
@@ -104,7 +116,7 @@ def deliverers(settings: Settings, config: PacsConfig) -> list[Deliverer]:
     """
     vault = None if config.deidentify is None else Vault(settings.blobs, config.deidentify.key_file)
     engine = open_database(settings.database)
-    objects, blobs = ObjectRepository(engine), Blobs(settings.blobs)
+    objects, blobs = ObjectRepository(engine), open_blobs(settings)
     carriers: list[Carrier] = [ArchiveCarrier(one, objects, blobs, vault) for one in config.destination]
     webhooks = open_webhooks(settings)
     if webhooks is not None:

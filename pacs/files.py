@@ -58,6 +58,11 @@ class SeriesFiles:
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
     @contextmanager
+    def opened(self, file: Path) -> Iterator[Path]:
+        """An instance as a file, for the length of the ``with`` block."""
+        yield file
+
+    @contextmanager
     def alone(self, series: str) -> Iterator[bool]:
         """Whether this is the only process and thread that has the series in hand meanwhile; none of them waits.
 

@@ -22,6 +22,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy.exc import SQLAlchemyError
 
 from imaging.dicom_pixels import SYNTAXES
+from ncagate.bucket import StorageUnavailableError
 from pacs.collect import Collection
 from pacs.config import ListenSection
 from pacs.errors import ListenError
@@ -150,7 +151,7 @@ class Listener:
         visit.bytes = 0
         try:
             return self._keep(event, visit)
-        except (OSError, SQLAlchemyError) as error:
+        except (OSError, SQLAlchemyError, StorageUnavailableError) as error:
             log.error("an object could not be kept: %s", type(error).__name__)
             return OUT_OF_RESOURCES
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from uuid import uuid4
 
-CHUNK_BYTES = 1 << 20
 
-
-def related(files: Sequence[Path]) -> tuple[str, Iterator[bytes]]:
-    """The Content-Type, and the body, read from the disk as it is sent."""
+def related(files: Sequence[Iterable[bytes]]) -> tuple[str, Iterator[bytes]]:
+    """The Content-Type, and the body, of files that come in pieces and are read as it is sent."""
     boundary = uuid4().hex
     return f'multipart/related; type="application/dicom"; boundary={boundary}', _body(files, boundary)
 
 
-def _body(files: Sequence[Path], boundary: str) -> Iterator[bytes]:
-    for path in files:
+def _body(files: Sequence[Iterable[bytes]], boundary: str) -> Iterator[bytes]:
+    for chunks in files:
         yield f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+        yield from chunks
         yield b"\r\n"
     yield f"--{boundary}--\r\n".encode()

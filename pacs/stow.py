@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from jobs.blobs import FileContent
 from pacs.config import StowDestination
 from pacs.errors import DeliveryError, RefusedError
 from pacs.multipart import related
@@ -28,7 +29,7 @@ def send_stow(destination: StowDestination, files: Sequence[Path]) -> None:
         RefusedError: the archive does not want one of them.
         DeliveryError: it does not answer, or cannot take them now.
     """
-    media_type, body = related(files)
+    media_type, body = related([FileContent(one).chunks() for one in files])
     headers = {
         "Content-Type": media_type,
         "Accept": "application/dicom+json",

@@ -232,14 +232,11 @@ def _answer(gateway: Gateway, level: str, group: Sequence[Found]) -> dict[str, A
 def _attributes(gateway: Gateway, made: DicomObject, job: Job) -> dict[str, Any] | None:
     """The object's attributes, as the worker wrote them beside it; None where the files are gone."""
     try:
-        attributes: dict[str, Any] = json.loads(_file(gateway, made, job).with_suffix(".json").read_bytes())
+        content = gateway.blobs.find(job.id, job.attempt, Path(made.file).with_suffix(".json").name)
+        attributes: dict[str, Any] | None = None if content is None else json.loads(b"".join(content.chunks()))
     except FileNotFoundError:
         return None
     return attributes
-
-
-def _file(gateway: Gateway, made: DicomObject, job: Job) -> Path:
-    return gateway.blobs.result_dir(job.id, job.attempt) / made.file
 
 
 def _metadata(gateway: Gateway, within: Mapping[str, str], accept: str | None) -> Response:
@@ -262,8 +259,9 @@ def _found(gateway: Gateway, within: Mapping[str, str]) -> Sequence[Found]:
 def _retrieve(gateway: Gateway, within: Mapping[str, str], accept: str | None) -> Response:
     if not accepts(accept, "multipart/related"):
         raise Problem("not_acceptable", "on offer: multipart/related; type=application/dicom")
-    files = [_file(gateway, *one) for one in _found(gateway, within)]
-    if not files or not all(one.is_file() for one in files):
+    found = [gateway.blobs.find(job.id, job.attempt, made.file) for made, job in _found(gateway, within)]
+    there = [one for one in found if one is not None]
+    if not there or len(there) < len(found):
         raise Problem("object_not_found")
-    media_type, body = related(files)
+    media_type, body = related([one.chunks() for one in there])
     return StreamingResponse(body, headers={"Content-Type": media_type})

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
-from jobs.blobs import GZIP_MAGIC, Blobs
+from jobs.blobs import GZIP_MAGIC, Blobs, Content, beginning
 from jobs.models import Job
 from jobs.state import JobState
 from service.errors import Problem
@@ -43,6 +49,58 @@ class Download(FileResponse):
             raise Problem("range_not_satisfiable", headers={"Content-Range": f"bytes */{file_size}"}) from None
 
 
+class RemoteDownload(Download):
+    """The same of a file that is not on this machine: what is asked for streams through, and no more of it is had."""
+
+    def __init__(self, content: Content, *, media_type: str, filename: str, headers: Mapping[str, str]) -> None:
+        self._content = content
+        when = int(content.modified)
+        found = os.stat_result((stat.S_IFREG, 0, 0, 1, 0, 0, content.size, when, when, when))
+        super().__init__(filename, media_type=media_type, filename=filename, headers=headers, stat_result=found)
+
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[_Reader]:  # type: ignore[override]  # read and seek are what is used
+        reader = _Reader(self._content)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+class _Reader:
+    """Reads on from where it was sent to."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._chunks: Iterator[bytes] | None = None
+        self._at = 0
+        self._rest = b""
+
+    async def seek(self, offset: int) -> None:
+        self.close()
+        self._at = offset
+
+    async def read(self, size: int) -> bytes:
+        """``size`` bytes; fewer at the end."""
+        return await run_in_threadpool(self._read, size)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._chunks is not None:
+            self._chunks.close()  # type: ignore[attr-defined]  # they are a generator
+        self._chunks, self._rest = None, b""
+
+    def _read(self, size: int) -> bytes:
+        if self._chunks is None:
+            self._chunks = self._content.chunks(start=self._at)
+        parts = [self._rest]
+        while sum(map(len, parts)) < size and (chunk := next(self._chunks, b"")):
+            parts.append(chunk)
+        data = b"".join(parts)
+        self._rest = data[size:]
+        return data[:size]
+
+
 def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) -> Response:
     """One file of a succeeded job.
 
@@ -52,12 +110,12 @@ def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) ->
     """
     check_succeeded(job, failure_status=failure_status)
     file_name, media_type = FILES[name]
-    path = blobs.result_dir(job.id, job.attempt) / file_name
-    if not path.is_file():
-        if name in (SEGMENTATION, REPORT) and path.parent.is_dir():
+    content = blobs.find(job.id, job.attempt, file_name)
+    if content is None:
+        if name in (SEGMENTATION, REPORT) and blobs.find(job.id, job.attempt, FILES["mask"][0]) is not None:
             raise Problem("not_acceptable", "there is no such DICOM object: see the warnings, or the scan was no DICOM")
         raise Problem("result_gone")
-    return Download(path, media_type=media_type, filename=f"{job.id}_{file_name}", headers=verdict(job))
+    return _download(content, job, file_name, media_type=media_type)
 
 
 def scan(blobs: Blobs, job: Job) -> Response:
@@ -67,14 +125,19 @@ def scan(blobs: Blobs, job: Job) -> Response:
         Problem: as of `artefact`; ``result_gone`` where it is no NIfTI and none was made of it.
     """
     check_succeeded(job)
-    path = blobs.scan(job.id, job.attempt)
-    if path is None:
+    content = blobs.scan(job.id, job.attempt)
+    if content is None:
         raise Problem("result_gone", "the scan did not come as NIfTI, and none was made of it")
-    with path.open("rb") as file:
-        packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    ending = ".nii.gz" if packed else ".nii"
-    media_type = SCAN_TYPES[0 if packed else 1]
-    return Download(path, media_type=media_type, filename=f"{job.id}_scan{ending}", headers=verdict(job))
+    packed = beginning(content).startswith(GZIP_MAGIC)
+    name = "scan.nii.gz" if packed else "scan.nii"
+    return _download(content, job, name, media_type=SCAN_TYPES[0 if packed else 1])
+
+
+def _download(content: Content, job: Job, name: str, *, media_type: str) -> Response:
+    shown = f"{job.id}_{name}"
+    if content.path is None:
+        return RemoteDownload(content, media_type=media_type, filename=shown, headers=verdict(job))
+    return Download(content.path, media_type=media_type, filename=shown, headers=verdict(job))
 
 
 def check_succeeded(job: Job, *, failure_status: int = 409) -> None:

@@ -6,6 +6,7 @@ import logging
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -21,6 +22,7 @@ from jobs.tally import LATEST, Cause, Totals
 from jobs.workers import WorkerRepository, silent_s
 from model_store.errors import ModelStoreError
 from model_store.registry import Registry
+from ncagate.bucket import StorageUnavailableError
 from ncagate.settings import Settings
 from pacs.series import SeriesRepository
 
@@ -111,15 +113,19 @@ class ModelCollector(_AtScrape):
     def collect(self) -> Iterator[Metric]:
         """1 for every version and alias; a version without one has an empty alias."""
         info = GaugeMetricFamily("ncagate_model_info", "Published versions.", labels=["model", "version", "alias"])
-        for name in self._registry.names():
-            try:
-                aliases, versions = self._registry.aliases(name), self._registry.versions(name)
-            except ModelStoreError:
-                continue
-            for version in versions:
-                for alias in [one for one, meant in aliases.items() if meant == version] or [""]:
-                    info.add_metric([name, version, alias], 1)
+        with suppress(StorageUnavailableError):  # what else there is to say is said
+            for name in self._registry.names():
+                self._add(info, name)
         yield info
+
+    def _add(self, info: GaugeMetricFamily, name: str) -> None:
+        try:
+            aliases, versions = self._registry.aliases(name), self._registry.versions(name)
+        except ModelStoreError:
+            return
+        for version in versions:
+            for alias in [one for one, meant in aliases.items() if meant == version] or [""]:
+                info.add_metric([name, version, alias], 1)
 
 
 class DiskCollector(_AtScrape):

@@ -60,6 +60,7 @@ _TABLE = (
     ProblemType("version_corrupt", 503, "This version is damaged", "the weights differ from their checksum"),
     ProblemType("identity_unavailable", 503, "Nobody can be known right now", "the keys of tokens cannot be had"),
     ProblemType("database_unavailable", 503, "The database does not answer", "try again later"),
+    ProblemType("storage_unavailable", 503, "The blob store does not answer", "nothing of the upload was kept"),
     ProblemType("queue_full", 503, "The service has more work than it takes", "10000 jobs are queued"),
     ProblemType("not_ready", 503, "The service cannot work right now", "broker: the broker does not answer"),
     ProblemType("storage_full", 507, "The disk is full", "nothing of the upload was kept"),

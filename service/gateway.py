@@ -17,6 +17,7 @@ from jobs.database import open_database
 from jobs.drift import DriftMonitor
 from jobs.errors import BrokerUnavailableError
 from jobs.models import Job
+from jobs.objects import open_blobs
 from jobs.queue import SEGMENTING, TRAINING, Broker, Work, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
@@ -24,7 +25,8 @@ from jobs.reviews import ReviewRepository
 from jobs.shadow import Shadows
 from jobs.trainings import Trainings
 from jobs.workers import WorkerRepository, canary_s, send_canaries
-from model_store.registry import Registry
+from model_store.registry import Registry, open_registry
+from ncagate.bucket import StorageUnavailableError
 from ncagate.settings import Settings
 from pacs.collect import Collection, open_collection
 from pacs.config import load_pacs
@@ -63,11 +65,11 @@ class Gateway:
     def open(cls, settings: Settings) -> Gateway:
         """Everything, by the settings; nothing connects before it is used."""
         repository = JobRepository(open_database(settings.database))
-        registry = Registry(settings.models)
+        registry = open_registry(settings)
         return cls(
             settings=settings,
             repository=repository,
-            blobs=Blobs(settings.blobs),
+            blobs=open_blobs(settings),
             registry=registry,
             audit=AuditLog(repository.engine),
             door=Door(settings, repository.engine),
@@ -119,9 +121,13 @@ class Gateway:
 
     def sweep(self) -> int:
         """Remove what is kept no longer: jobs and series whose time is over, files that nobody owns."""
-        purge(self.collection, keep_days=self.settings.keep_days)
-        self.collection.sweep()
-        return self.blobs.sweep(lambda job_id: self.repository.get(job_id) is not None)
+        try:
+            purge(self.collection, keep_days=self.settings.keep_days)
+            self.collection.sweep()
+            return self.blobs.sweep(lambda job_id: self.repository.get(job_id) is not None)
+        except StorageUnavailableError as error:
+            log.warning("what is kept no longer stays until the next round: %s", error)
+            return 0
 
     def job(self, job_id: str) -> Job:
         """The job.

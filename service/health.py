@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from jobs.errors import JobsError
 from model_store.errors import ModelStoreError
+from ncagate.bucket import StorageUnavailableError
 from service.errors import Problem
 from service.gateway import Gateway, TheGateway
 from service.problems import RETRY_S, documented
@@ -31,7 +32,7 @@ async def livez() -> Health:
 
 @router.get("/readyz", summary="Can the service work?", responses=documented("not_ready", "internal_error"))
 async def readyz(gateway: TheGateway) -> Health:
-    """Database, broker, data folder and models, each asked within 3 seconds; a 503 lists what fails."""
+    """Database, broker, data folder, blob store and models, each asked within 3 seconds; a 503 lists what fails."""
     checks = _checks(gateway)
     answers = await asyncio.gather(*(_try(check) for check in checks.values()))
     failures = {name: why for name, why in zip(checks, answers, strict=True) if why}
@@ -66,7 +67,7 @@ async def _try(check: Callable[[], str | None]) -> str | None:
             return await run_in_threadpool(check)
     except TimeoutError:
         return "no answer in time"
-    except (JobsError, ModelStoreError) as error:
+    except (JobsError, ModelStoreError, StorageUnavailableError) as error:
         return str(error)
     except Exception as error:
         return type(error).__name__
@@ -77,6 +78,7 @@ def _checks(gateway: Gateway) -> Mapping[str, Callable[[], str | None]]:
         "database": gateway.repository.ping,
         "broker": gateway.broker.ping,
         "data folder": lambda: _writable(gateway),
+        "storage": gateway.blobs.ping,
         "models": lambda: _usable_model(gateway),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ KEEP_ALIVE_S = 15.0
 PLACE = r"^[0-9]{1,20}(\.[0-9]{1,20})?-[0-9a-f]{32}$"
 """How a place in the list of jobs is written (`jobs.repository.cursor`)."""
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["jobs"])
 _AWAY = ("internal_error", "database_unavailable")
 _NO_FILE = ("job_not_found", "job_not_finished", "job_cancelled", "result_gone", "range_not_satisfiable")
@@ -203,7 +205,8 @@ def delete_job(job_id: str, gateway: TheGateway) -> Response:
     """Cancel a job that is queued or running; erase one that is finished."""
     if gateway.job(job_id).finished:
         return _erase(gateway, job_id)
-    gateway.repository.request_cancel(job_id)
+    if gateway.repository.request_cancel(job_id) is JobState.CANCELLED:
+        log.info("job %s: cancelled", job_id, extra={"state": JobState.CANCELLED.value})
     return JSONResponse(job_json(gateway.job(job_id)), 202)
 
 

@@ -14,7 +14,15 @@ _SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key (`ncagate keys create`), or a token."},
     "password": {"type": "http", "scheme": "basic", "description": "The key as the password; any user name."},
 }
-_FOR_ALL = ("unauthenticated", "forbidden", "not_local", "rate_limited", "identity_unavailable", "database_unavailable")
+_FOR_ALL = (
+    "unauthenticated",
+    "forbidden",
+    "not_local",
+    "rate_limited",
+    "identity_unavailable",
+    "database_unavailable",
+    "storage_unavailable",
+)
 """Problems of every address that is not everybody's."""
 
 

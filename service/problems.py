@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from jobs.errors import UnsuitableWishError
 from model_store.errors import ModelStoreError
+from ncagate.bucket import StorageUnavailableError
 from service.errors import PROBLEMS, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -99,6 +100,7 @@ def install(app: FastAPI) -> None:
     _handle(app, UnsuitableWishError, lambda error: Problem(error.code, str(error)))
     _handle(app, ModelStoreError, _from_model_store)
     _handle(app, SQLAlchemyError, from_database)
+    _handle(app, StorageUnavailableError, _from_storage)
     _handle(app, OSError, _from_system)
     _handle(app, Exception, lambda error: Problem("internal_error"))
 
@@ -139,6 +141,10 @@ def from_database(error: SQLAlchemyError) -> Problem:
         return Problem("storage_full")
     log.error("the database does not answer: %s", type(cause or error).__name__)
     return Problem("database_unavailable", headers={"Retry-After": str(RETRY_S)})
+
+
+def _from_storage(error: StorageUnavailableError) -> Problem:
+    return Problem(error.code, str(error), headers={"Retry-After": str(RETRY_S)})
 
 
 def _from_system(error: OSError) -> Problem:

@@ -7,9 +7,17 @@ from functools import cache
 from multiprocessing.sharedctypes import RawValue
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import celeryd_after_setup, worker_process_init, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from jobs.queue import CANARY_NAME, SEGMENTING, canary_queue, make_celery
+from ncagate import logs, tracing
 from ncagate.nodes import worker_name
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
@@ -19,7 +27,6 @@ from worker.stopping import end_after, hand_back_when_stopped
 if TYPE_CHECKING:
     from worker.run import Runner
 
-LOG_FORMAT = "%(asctime)s %(levelname)s worker: %(message)s"
 IMPORT_S = 60.0
 """How long a new process may take to import the engine before Celery thinks it dead."""
 
@@ -35,9 +42,7 @@ NODE = worker_name(PARENT)
 
 settings = Settings()
 celery_app = make_celery(settings)
-celery_app.conf.update(
-    worker_log_format=LOG_FORMAT, worker_task_log_format=LOG_FORMAT, worker_proc_alive_timeout=IMPORT_S
-)
+celery_app.conf.update(worker_proc_alive_timeout=IMPORT_S)
 celery_app.steps["consumer"].add(Settling)
 
 
@@ -53,6 +58,12 @@ def runner() -> Runner:
 def segment() -> None:
     """Work on the job whose turn it is; its row says how it ended."""
     runner().run_next()
+
+
+@setup_logging.connect
+def log_as_set(**_: Any) -> None:
+    """In the parent, in place of Celery's own way; its processes inherit it."""
+    logs.configure("worker", settings.log_format, rooms=("worker",))
 
 
 @celery_app.task(name=CANARY_NAME, Request=WakeUp)
@@ -77,8 +88,15 @@ def warm_up(**_: Any) -> None:
     from imaging.sandbox import start_sandbox  # late, as above
 
     start_sandbox()
+    tracing.configure("worker")  # after what is started here has been
     runner().presence.announce()
     runner().warm_up()
+
+
+@worker_process_shutdown.connect
+def say_the_rest(**_: Any) -> None:
+    """In a worker process that ends: what it did is told."""
+    tracing.flush()
 
 
 @worker_shutting_down.connect

@@ -28,7 +28,7 @@ SMALL_BYTES = 4 * 1024 * 1024
 
 
 class Claimed:
-    """A job that this process has: its heart beats until it is closed, and its scratch is there as long."""
+    """A job that this process has: its heart beats until it is closed, its scan and its scratch are there as long."""
 
     def __init__(self, job: Job, heart: Heart) -> None:
         self.job, self.heart = job, heart
@@ -36,12 +36,19 @@ class Claimed:
         self._stack = ExitStack()
         self._stack.enter_context(heart)
         self._workdir: Path | None = None
+        self._inputs: list[Path] | None = None
 
     def workdir(self, blobs: Blobs) -> Path:
         """An empty folder of its own, made at the first call."""
         if self._workdir is None:
             self._workdir = self._stack.enter_context(blobs.staging())
         return self._workdir
+
+    def inputs(self, blobs: Blobs) -> list[Path]:
+        """The uploaded files, fetched at the first call."""
+        if self._inputs is None:
+            self._inputs = self._stack.enter_context(blobs.inputs(self.job.id))
+        return self._inputs
 
     def close(self) -> None:
         """Let go of it."""

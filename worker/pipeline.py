@@ -28,6 +28,7 @@ from model_store.signals import input_signals
 from nca.engine import Engine, Progress
 from nca.ensemble import Prediction, predict
 from nca.gate import Gate, Judgement, Policy, Reason
+from ncagate import tracing
 from worker.dicom import DicomNames, write_dicom
 from worker.record import Origin, Record, StructureRecord, caption, worst_of
 
@@ -155,7 +156,8 @@ class _Clock:
     def stage(self, name: str) -> Iterator[None]:
         self._on_stage(name, 1.0 if name in ("judge", "write") else 0.0)
         start = time.perf_counter()
-        yield
+        with tracing.span(name):
+            yield
         self.seconds[name] = time.perf_counter() - start
 
     def progress(self, progress: Progress) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property, lru_cache, partial
+from pathlib import Path
 
 from imaging.errors import ImagingError
 from imaging.limits import Limits
@@ -21,15 +23,20 @@ from jobs.blobs import SCAN_FILE, Blobs
 from jobs.database import open_database
 from jobs.errors import INTERNAL_ERROR, JobGoneError
 from jobs.models import Job, JobRequest
+from jobs.objects import open_blobs
+from jobs.origin import bound_to, identifiers
 from jobs.repository import JobRepository
+from jobs.state import JobState
 from jobs.tally import Cause
 from jobs.workers import WorkerRepository, canary_s
 from model_store.errors import ModelStoreError
 from model_store.loaded import LoadedVersion, load_version
-from model_store.registry import Registry
+from model_store.registry import open_registry
 from nca.engine import Engine, get_engine
 from nca.errors import CancelledError, NcaError
 from nca.gate import Policy
+from ncagate import tracing
+from ncagate.bucket import StorageUnavailableError
 from ncagate.capacity import threads_for_one, worker_processes
 from ncagate.nodes import worker_name
 from ncagate.settings import Settings
@@ -42,6 +49,11 @@ from worker.shadow import ShadowRunner
 
 VERSIONS_KEPT = 8
 """Loaded versions held in memory; each is about 100 kB."""
+
+PATIENCE_S = 60.0
+"""How long a finished result waits for a store that does not answer, before the job is handed back."""
+PAUSE_S = 1.0
+QUEUED = {"state": JobState.QUEUED.value}
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +83,7 @@ class Runner:
     @cached_property
     def blobs(self) -> Blobs:
         """The jobs' files."""
-        return Blobs(self.settings.blobs)
+        return open_blobs(self.settings)
 
     @cached_property
     def engine(self) -> Callable[[int], Engine]:
@@ -97,7 +109,7 @@ class Runner:
     @cached_property
     def load(self) -> Callable[[str, str], LoadedVersion]:
         """Load a version by name; versions never change, so a loaded one is good for ever."""
-        registry = Registry(self.settings.models)
+        registry = open_registry(self.settings)
         return lru_cache(maxsize=VERSIONS_KEPT)(lambda name, version: load_version(registry, name, version))
 
     @staticmethod
@@ -114,8 +126,14 @@ class Runner:
     def run_next(self) -> None:
         """Work on the job whose turn it is, if any is queued, and on small ones right behind it (`worker.batch`).
 
-        Then, where none is queued, on the shadow of its model's.
+        Then, where none is queued, on the shadow of its model's. Nothing is taken where there is nowhere to read and
+        write.
         """
+        try:
+            self.blobs.ping()
+        except StorageUnavailableError as error:  # no attempt is spent on it; the reconciler wakes again
+            log.warning("woken, and took no job: %s", error)
+            return
         job = self.repository.claim_next(self.settings.lease_s)
         if job is None:
             log.info("woken, and no job is queued")
@@ -139,7 +157,10 @@ class Runner:
             current = ahead.result()
 
     def _begin(self, job: Job) -> Claimed:
-        log.info("job %s: attempt %d started", job.id, job.attempt)
+        started = job.started_at or job.queued_at
+        tracing.past("queue", job.queued_at, started, parent=job.trace, job_id=job.id, attempt=job.attempt)
+        with bound_to(job):
+            log.info("job %s: attempt %d started", job.id, job.attempt, extra={"state": job.state.value})
         claimed = Claimed(job, Heart(self.repository, job, lease_s=self.settings.lease_s, presence=self.presence))
         self._under_way.append(claimed)
         return claimed
@@ -165,27 +186,34 @@ class Runner:
         return claimed
 
     def _is_small(self, job: Job) -> bool:
-        with suppress(OSError):
-            return sum(file.stat().st_size for file in self.blobs.input_files(job.id)) <= SMALL_BYTES
+        with suppress(OSError, StorageUnavailableError):
+            return self.blobs.input_bytes(job.id) <= SMALL_BYTES
         return False
 
     def _run(self, claimed: Claimed, watch: StageCallback) -> None:
         job = claimed.job
         try:
+            with bound_to(job), tracing.span("job", parent=job.trace, kind="consumer", **identifiers(job)):
+                self._work(claimed, watch)
+        finally:
+            claimed.close()
+            self._under_way.remove(claimed)
+
+    def _work(self, claimed: Claimed, watch: StageCallback) -> None:
+        job = claimed.job
+        try:
             self._attempt(claimed, watch)
         except CancelledError:
-            self.repository.cancelled(job.id, job.attempt)
-            log.info("job %s: cancelled", job.id)
+            if self.repository.cancelled(job.id, job.attempt):
+                log.info("job %s: cancelled", job.id, extra={"state": JobState.CANCELLED.value})
         except (ImagingError, NcaError, ModelStoreError) as error:
-            self.repository.fail(job.id, job.attempt, error.code, str(error))
-            log.info("job %s: failed with %s", job.id, error.code)
+            self._failed(job, error.code, str(error))
+        except StorageUnavailableError as error:
+            self._stranded(job, error)
         except JobGoneError:
             log.info("job %s: erased meanwhile", job.id)
         except Exception:  # whatever it was, the job must not be left without an end
             self._broke(job)
-        finally:
-            claimed.close()
-            self._under_way.remove(claimed)
 
     def hand_back(self) -> None:
         """Queue the jobs under way again, for other workers: this process is about to end.
@@ -194,7 +222,8 @@ class Runner:
         """
         for job in [one.job for one in self._under_way]:
             if job.attempt < self.settings.attempts_max and self._again(job, Cause.WORKER_STOPPED):
-                log.warning("job %s: handed back, as the worker stops", job.id)
+                with bound_to(job):
+                    log.warning("job %s: handed back, as the worker stops", job.id, extra=QUEUED)
 
     def threads(self) -> int:
         """A scan's share of the cores, by how many there are to do now; asked anew for every scan."""
@@ -205,7 +234,7 @@ class Runner:
         """What `segment_scan` will ask of the reader."""
         job = claimed.job
         manifest = self.load(job.request.model, job.request.version).manifest
-        files, workdir = self.blobs.input_files(job.id), claimed.workdir(self.blobs)
+        files, workdir = claimed.inputs(self.blobs), claimed.workdir(self.blobs)
         return scan_request(files, manifest, options=self.options(job.request), limits=self.limits, workdir=workdir)
 
     def _attempt(self, claimed: Claimed, watch: StageCallback) -> None:
@@ -217,7 +246,7 @@ class Runner:
 
         with self.blobs.staging() as out:
             outcome = segment_scan(
-                self.blobs.input_files(job.id),
+                claimed.inputs(self.blobs),
                 self.load(job.request.model, job.request.version),
                 engine=self.engine(self.threads()),
                 options=self.options(job.request),
@@ -229,20 +258,49 @@ class Runner:
                 on_stage=report,
                 read=claimed.read,
             )
-            self.blobs.commit_result(out, job.id, job.attempt)
+            self._commit(out, job, claimed.heart)
         claimed.close()  # its heart beats no more when it ends
         record = outcome.record
         if self.repository.succeed(job.id, job.attempt, record.to_json(), objects=outcome.objects):
-            log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds)
+            said = {"state": JobState.SUCCEEDED.value}
+            log.info("job %s: %s in %.1f s", job.id, record.verdict, record.seconds, extra=said)
+        else:
+            self.blobs.withdraw_result(job.id, job.attempt)
+
+    def _commit(self, out: Path, job: Job, heart: Heart) -> None:
+        """Put the result where it belongs; a short outage does not throw the work away."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.blobs.commit_result(out, job.id, job.attempt)
+                return
+            except StorageUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+            heart.report("write", 1.0)
+            time.sleep(PAUSE_S)
+
+    def _stranded(self, job: Job, error: StorageUnavailableError) -> None:
+        """The store went away under the job, which is not its fault: it waits in the queue, however often that is."""
+        log.warning("job %s: attempt %d could not go on: %s", job.id, job.attempt, error)
+        self._queue_again(job, Cause.STORAGE_AWAY)
 
     def _broke(self, job: Job) -> None:
         """The program itself broke: try again, for it may be the machine, but not for ever."""
         log.exception("job %s: attempt %d broke", job.id, job.attempt)
         if job.attempt >= self.settings.attempts_max:
             detail = f"the service could not process this scan in {job.attempt} attempts"
-            self.repository.fail(job.id, job.attempt, INTERNAL_ERROR, detail)
+            self._failed(job, INTERNAL_ERROR, detail)
         else:
-            self._again(job, Cause.BROKE)
+            self._queue_again(job, Cause.BROKE)
+
+    def _failed(self, job: Job, code: str, detail: str) -> None:
+        if self.repository.fail(job.id, job.attempt, code, detail):
+            log.info("job %s: failed with %s", job.id, code, extra={"state": JobState.FAILED.value, "code": code})
+
+    def _queue_again(self, job: Job, cause: Cause) -> None:
+        if self._again(job, cause):
+            log.info("job %s: queued again", job.id, extra=QUEUED)
 
     def _again(self, job: Job, cause: Cause) -> bool:
         return self.repository.hand_back(job.id, job.attempt, cause=cause)

@@ -20,7 +20,7 @@ from imaging.nifti import read_nifti
 from jobs.models import Job
 from jobs.shadow import Finding, Pair, Shadows
 from model_store.errors import ModelStoreError
-from model_store.registry import CANDIDATE, Registry
+from model_store.registry import CANDIDATE, Registry, open_registry
 from nca.errors import CancelledError
 from nca.quality import dice
 from worker.pipeline import OutputNames, segment_scan
@@ -65,7 +65,7 @@ class ShadowRunner:
 
     def _run(self, model: str) -> None:
         settings = self.runner.settings
-        pair = _pair(Registry(settings.models), model) if settings.shadow_share > 0 else None
+        pair = _pair(open_registry(settings), model) if settings.shadow_share > 0 else None
         if pair is None:
             return
         shadows, until = Shadows(self.runner.repository.engine), time.monotonic() + ROUND_S
@@ -107,9 +107,13 @@ class ShadowRunner:
 
     def _compare(self, job: Job, pair: Pair, patience: _Patience) -> Finding:
         runner = self.runner
-        with runner.blobs.staging() as workdir, runner.blobs.staging() as out:
+        with (
+            runner.blobs.staging() as workdir,
+            runner.blobs.staging() as out,
+            runner.blobs.inputs(job.id) as scans,
+        ):
             outcome = segment_scan(
-                runner.blobs.input_files(job.id),
+                scans,
                 runner.load(pair.model, pair.candidate),
                 engine=runner.engine(runner.threads()),
                 options=runner.options(job.request),
@@ -119,13 +123,14 @@ class ShadowRunner:
                 workdir=workdir,
                 on_stage=patience.report,
             )
-            own = runner.blobs.result_dir(job.id, job.attempt)
-            return _finding(job, outcome.record, agreement=self._agreement(own, out))
+            name = OutputNames().mask
+            with runner.blobs.results(job.id, job.attempt, [name]) as (own,):
+                agreement = self._agreement(own, out / name)
+            return _finding(job, outcome.record, agreement=agreement)
 
     def _agreement(self, own: Path, other: Path) -> float:
-        """The lowest Dice of a label between two results' masks."""
-        name = OutputNames().mask
-        one, two = (read_nifti(folder / name, limits=self.runner.limits).array for folder in (own, other))
+        """The lowest Dice of a label between two masks."""
+        one, two = (read_nifti(file, limits=self.runner.limits).array for file in (own, other))
         labels = set(np.unique(one).tolist()) | set(np.unique(two).tolist())
         return min((dice(one == label, two == label) for label in labels if label), default=1.0)
 

@@ -21,10 +21,14 @@ from jobs.errors import INTERNAL_ERROR, DatasetError
 from jobs.models import Training
 from jobs.trainings import Figures, Trainings
 from model_store.durable import replace
+from model_store.errors import VersionExistsError
+from model_store.registry import Registry, open_registry
 from ncagate.settings import Settings
 
 BEAT_S = 0.5
 """How often a running training's row is touched: a cancel reaches the trainer this fast."""
+STORE = "store"
+"""A folder of the run's, where there is no folder of models."""
 PROGRAM = "training.served"
 """The module that trains. It is run and not imported: it takes torch, and its end, whatever the cause, is not ours."""
 
@@ -82,7 +86,7 @@ class Trainer:
         folder = run_folder(self.settings, training.id)
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / CONFIG_FILE, training.config.encode())
-        store = self.settings.models
+        store = self._store(folder)
         store.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", "-m", PROGRAM, *map(str, (dataset, folder / CONFIG_FILE, store, folder))]
         with (folder / "log.txt").open("ab") as output:
@@ -93,7 +97,7 @@ class Trainer:
                 process.kill()
                 process.wait()
         if going_on:
-            self._end(training, _read(folder / ENDED_FILE))
+            self._end(training, _read(folder / ENDED_FILE), folder)
         elif self._stopping.is_set() and self.trainings.hand_back(training):
             log.warning("training %s: handed back, as the trainer stops", training.id)
         elif self.trainings.cancelled(training):  # else another attempt has taken over
@@ -114,8 +118,13 @@ class Trainer:
             except SQLAlchemyError:  # the lease outlives a short outage of the database
                 log.warning("training %s: the database did not take a heartbeat", training.id)
 
-    def _end(self, training: Training, end: dict[str, Any]) -> None:
+    def _store(self, folder: Path) -> Path:
+        """Where the training publishes to: where the models are in a bucket, a folder of its own."""
+        return self.settings.models if self.settings.store_url is None else folder / STORE
+
+    def _end(self, training: Training, end: dict[str, Any], folder: Path) -> None:
         if "version" in end:
+            self._hand_on(end["model"], end["version"], folder)
             self.trainings.succeed(training, model=end["model"], version=end["version"])
             log.info("training %s: published %s %s", training.id, end["model"], end["version"])
         elif "code" in end:
@@ -124,6 +133,14 @@ class Trainer:
         else:
             log.error("training %s: attempt %d ended without a word", training.id, training.attempt)
             self._broke(training)
+
+    def _hand_on(self, model: str, version: str, folder: Path) -> None:
+        """Put what was published into the bucket, unless an attempt before this one has."""
+        if self.settings.store_url is not None:
+            own, registry = Registry(self._store(folder), shipped=None), open_registry(self.settings)
+            with suppress(VersionExistsError):
+                registry.adopt(own, model, version, candidate=True)
+            registry.check(registry.manifest(model, version))
 
     def _broke(self, training: Training) -> None:
         """The program itself broke: try again, for it may be the machine, but not for ever."""

@@ -6,9 +6,10 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
 from jobs.queue import TRAINING, make_celery
+from ncagate import logs
 from ncagate.orphans import die_with_parent
 from ncagate.settings import Settings
 from worker.settling import Settling, WakeUp
@@ -17,7 +18,6 @@ from worker.stopping import HAND_BACK_S, end_after, hand_back_when_stopped
 if TYPE_CHECKING:
     from worker.training import Trainer
 
-LOG_FORMAT = "%(asctime)s %(levelname)s trainer: %(message)s"
 NICE = 15
 """Behind the workers: a scan that waits goes before a training that takes hours."""
 
@@ -26,7 +26,6 @@ PARENT = os.getpid()
 
 settings = Settings()
 celery_app = make_celery(settings, TRAINING)
-celery_app.conf.update(worker_log_format=LOG_FORMAT, worker_task_log_format=LOG_FORMAT)
 celery_app.steps["consumer"].add(Settling)
 
 
@@ -42,6 +41,12 @@ def trainer() -> Trainer:
 def train() -> None:
     """Work on the training that has waited longest; its row says how it ended."""
     trainer().run_next()
+
+
+@setup_logging.connect
+def log_as_set(**_: Any) -> None:
+    """In the parent, in place of Celery's own way; its processes inherit it."""
+    logs.configure("trainer", settings.log_format, rooms=("worker",))
 
 
 @worker_process_init.connect

@@ -27,10 +27,10 @@ DELAY_S = 0.2
 
 
 class FaultProxy:
-    """Listens on a port of its own and passes on to ``target``, on this machine; runs in a thread."""
+    """Listens on a port of its own at ``host`` and passes on to ``target``, on this machine; runs in a thread."""
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int, *, host: str = "127.0.0.1") -> None:
+        self._target, self._host = target, host
         self._loop = asyncio.new_event_loop()
         self._state = Network.FINE
         self._moves = asyncio.Event()
@@ -60,7 +60,7 @@ class FaultProxy:
 
     async def _listen(self) -> asyncio.Server:
         self._moves.set()
-        return await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return await asyncio.start_server(self._accept, self._host, 0)
 
     async def _become(self, state: Network) -> None:
         self._state = state

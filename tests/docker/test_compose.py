@@ -2,6 +2,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,29 +12,27 @@ from pacs.config import StowDestination, load_pacs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def rendered() -> str:
-    """What the Compose client makes of docker-compose.yml."""
+def render(*files: str, environment: Mapping[str, str] | None = None) -> str:
+    """What the Compose client makes of these files."""
     clients = [["docker", "compose"], ["docker-compose"]]
     for client in clients:
         if shutil.which(client[0]) and subprocess.run([*client, "version"], capture_output=True).returncode == 0:
-            command = [
-                *client,
-                "-f",
-                str(ROOT / "docker-compose.yml"),
-                "--profile",
-                "pacs",
-                "--profile",
-                "trainer",
-                "config",
-            ]
-            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+            named = [word for file in files for word in ("-f", str(ROOT / file))]
+            named += [word for profile in ("pacs", "trainer") for word in ("--profile", profile)]
+            command = [*client, "--project-directory", str(ROOT), *named, "config"]
+            variables = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **(environment or {})}
+            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables)
             assert result.returncode == 0, result.stderr
             return result.stdout
     reason = "neither `docker compose` nor `docker-compose` is on this machine"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def rendered() -> str:
+    return render("docker-compose.yml")
 
 
 class TestCompose:
@@ -56,9 +55,8 @@ class TestCompose:
         assert isinstance(destination, StowDestination)
         assert destination.url == "http://orthanc:8042/dicom-web"
         assert {name for route in config.route for name in route.destinations} == {destination.name}
-        assert (
-            rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:") + 1
-        )  # trainer
+        serving = rendered.count("image: ncagate:") + 1  # the trainer's image is another one
+        assert rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == serving
 
     def test_gateway_and_trainer_see_the_same_datasets(self, rendered: str) -> None:
         assert rendered.count("NCAGATE_DATASETS: /datasets") == 2
@@ -71,6 +69,26 @@ class TestCompose:
     def test_the_gateway_is_reached_from_this_host_only(self, rendered: str) -> None:
         assert "127.0.0.1" in rendered
         assert "0.0.0.0:8000" not in rendered
+
+
+class TestSeveralMachines:
+    def test_is_valid_with_the_bucket_of_the_environment_and_its_key_from_a_secret(self) -> None:
+        environment = {
+            "NCAGATE_BLOBS_URL": "s3://scans/ncagate",
+            "NCAGATE_STORE_URL": "s3://scans/models",
+            "AWS_ENDPOINT_URL_S3": "https://store.example",
+        }
+        rendered = render("docker-compose.yml", "docker/several-machines.yml", environment=environment)
+        for name, value in environment.items():
+            assert rendered.count(f"{name}: {value}") == 6  # of gateway, worker, keys, listener, deliverer, trainer
+        assert "/run/secrets/s3_credentials" in rendered
+        assert (
+            rendered.count("NCAGATE_PACS: /etc/ncagate/pacs.toml") == rendered.count("image: ncagate:") + 1
+        )  # trainer
+
+    def test_without_a_bucket_it_does_not_start(self) -> None:
+        with pytest.raises(AssertionError, match="s3://bucket/prefix"):
+            render("docker-compose.yml", "docker/several-machines.yml")
 
 
 class TestDockerfile:

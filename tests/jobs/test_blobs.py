@@ -31,7 +31,8 @@ def commit_input(blobs: Blobs, job_id: str = JOB) -> None:
 def commit_result(blobs: Blobs, attempt: int = 1) -> Path:
     with blobs.staging() as staged:
         (staged / "mask.nii.gz").write_bytes(b"mask")
-        return blobs.commit_result(staged, JOB, attempt)
+        blobs.commit_result(staged, JOB, attempt)
+    return blobs.result_dir(JOB, attempt)
 
 
 class TestStaging:

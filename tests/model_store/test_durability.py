@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_store import durable
-from model_store import registry as registry_module
+from model_store import stores as stores_module
 from model_store.errors import CorruptVersionError, VersionExistsError
 from model_store.manifest import Manifest
 from model_store.registry import Registry
@@ -36,7 +36,7 @@ class TestPublish:
                 raise OSError(errno.ENOSPC, "No space left on device")
             durable.write(path, data)
 
-        monkeypatch.setattr(registry_module, "write", full)
+        monkeypatch.setattr(stores_module, "write", full)
         with pytest.raises(OSError, match="No space left"):
             publish_tiny(store)
         assert registry.names() == []

@@ -239,7 +239,8 @@ class TestArrival:
             one.join()
         (job,) = place.make_jobs()
         blobs = place.collection().blobs
-        assert len(blobs.input_files(job)) == len(blobs.identities(job)) == len(scan)
+        with blobs.identities(job) as identities:
+            assert len(blobs.input_files(job)) == len(identities) == len(scan)
 
     def test_objects_of_another_study_are_refused_by_what_they_were(self, place: Place, scan: list[Path]) -> None:
         assert [one.stored for one in place.receive(scan[:1], study=STUDY)] == [Stored.NEW]
@@ -376,7 +377,8 @@ class TestDelivery:
         place.receive(scan)
         job, collection = place.segment(), place.collection()
         assert collection.erase(job)
-        assert collection.blobs.identities(job) == []
+        with collection.blobs.identities(job) as identities:
+            assert identities == []
         left = [one for one in (place.settings.blobs / "identities").rglob("*") if one.is_file()]
         assert [one.name for one in left] == ["key-check"]
 

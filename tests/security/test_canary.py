@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import subprocess
 import time
@@ -157,7 +158,8 @@ class Run:
     def segment(self, files: list[bytes], **fields: str) -> str:
         """Submit, and wait for the end; the job's state and code."""
         parts = [("scan", (f"{CANARY}_{number}.nii.gz", one)) for number, one in enumerate(files)]
-        answer = self.ask("POST", "/segment", files=parts, data={"model": "tiny", **fields})
+        headers = {"X-Request-ID": CANARY.replace("^", "-")}
+        answer = self.ask("POST", "/segment", files=parts, data={"model": "tiny", **fields}, headers=headers)
         assert answer.status_code == 202, answer.text
         location = answer.headers["location"]
         self.stack.finished(location)
@@ -201,7 +203,7 @@ def run(served: Any, make_slices: Slices, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("canary")
     (port,) = free_ports(1)
     (folder / "pacs.toml").write_text(PACS.format(port=port))
-    with served(NCAGATE_PACS=str(folder / "pacs.toml")) as stack:
+    with served(NCAGATE_PACS=str(folder / "pacs.toml"), NCAGATE_LOG_FORMAT="json") as stack:
         run = Run(stack, port)
         good = [one.read_bytes() for one in make_slices(folder / "good", 18, uid="1.2.826.0.1.5", **NAMED)]
         other = [one.read_bytes() for one in make_slices(folder / "other", 18, uid="1.2.826.0.1.6", **NAMED)]
@@ -233,6 +235,7 @@ def refused(run: Run) -> None:
     run.ask("POST", "/segment", content=f"{head}\r\n{CANARY}".encode(), headers=headers)
     run.ask("GET", f"/dicomweb/studies?PatientName={CANARY}")
     run.ask("GET", f"/jobs?state={CANARY[:3]}")
+    run.ask("GET", "/jobs", headers={"X-Request-ID": CANARY.replace("^", "-"), "traceparent": CANARY})
     with suppress(httpx.HTTPError):
         run.ask("POST", "/segment", files=scan, headers={"Authorization": f"Basic {CANARY}"})
 
@@ -256,6 +259,8 @@ class TestCanary:
         logs = [path.read_bytes() for path in run.stack.data.rglob("*.log")]
         assert [line for line in (*lines, printed.decode()) if traces(line.encode())] == []
         assert not any(map(traces, logs))
+        states = {json.loads(line).get("state") for line in lines if line.startswith("{")}
+        assert states >= {"queued", "running", "succeeded", "failed"}
         assert "Traceback" not in run.stack.log()
 
     def test_no_row_of_the_database_and_no_message_has_it(self, run: Run) -> None:

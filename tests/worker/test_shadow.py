@@ -90,7 +90,8 @@ class TestShadow:
         assert desk.result("0" * 32) == alone.result("0" * 32)
         assert list((desk.settings.blobs / "tmp").iterdir()) == []
 
-    def test_waits_until_no_job_does(self, desk: Desk, scan_file: ScanFile) -> None:
+    def test_waits_until_no_job_does(self, desk: Desk, scan_file: ScanFile, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("worker.run.BATCH_MAX", 1)
         scan = scan_file()
         for number in range(2):
             desk.submit(scan, number=number)
