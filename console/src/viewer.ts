@@ -53,7 +53,7 @@ export class Viewer {
     const nv = new Niivue({
       backColor: [0.043, 0.055, 0.07, 1],
       crosshairColor: [0.35, 0.62, 1, 0.8],
-      crosshairWidth: 0.15,
+      crosshairWidth: 0.3,
       crosshairWidthUnit: "percent",
       dragAndDropEnabled: false,
       fontColor: [0.78, 0.82, 0.87, 1],

@@ -29,7 +29,8 @@ def digest() -> str:
             if path.is_file():
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 total.update(f"{path.relative_to(SOURCES).as_posix()} {content}\n".encode())
-    return total.hexdigest()
+    text = total.hexdigest()
+    return " ".join(text[start : start + 8] for start in range(0, len(text), 8))
 
 
 class TestBundle:
