@@ -6,7 +6,7 @@ import type { Figures, Line, Outcomes } from "./types";
 
 const WIDTH = 320;
 const HEIGHT = 200;
-const LEFT = 42;
+const LEFT = 46;
 const BOTTOM = 26;
 const TOP = 8;
 const RIGHT = 8;

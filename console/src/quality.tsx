@@ -176,6 +176,12 @@ function VersionRow({ version, jobs }: { version: string; jobs: Job[] }): JSX.El
   );
 }
 
+function driftWord(version: Health["versions"][number]): string {
+  if (version.reference_scans === null) return "no reference to compare with";
+  if (version.signals.length === 0) return `too few jobs to compare (${version.jobs})`;
+  return version.alarm ? "its scans have changed" : "no change is seen";
+}
+
 /** Whether the last jobs look like those of the calibration. */
 function Drift({ model }: { model: string }): JSX.Element | null {
   const [health, setHealth] = useState<Health | null>(null);
@@ -189,9 +195,9 @@ function Drift({ model }: { model: string }): JSX.Element | null {
       {health.versions.map((one) => (
         <div key={one.version}>
           <h3>
-            {one.version}: {one.reference_scans === null ? "no reference to compare with" : one.alarm ? "its scans have changed" : "as at its calibration"}
+            {one.version}: {driftWord(one)}
           </h3>
-          {one.reference_scans !== null && (
+          {one.signals.length > 0 && (
             <div class="scroll">
               <table>
                 <thead>
