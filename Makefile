@@ -22,7 +22,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve console test check audit chaos fuzz load bench dashboards train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve console test check docs-cli audit chaos fuzz load bench dashboards train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -71,6 +71,10 @@ check: $(DEV_STAMP)
 .PHONY: check-console
 check-console: console/node_modules/.installed
 	cd console && npm run --silent check
+
+# docs/cli.md, from the commands.
+docs-cli: $(DEV_STAMP)
+	$(BIN)/python -m tests.docs.cli_reference
 
 # Every named fault, then SCHEDULES random sequences of five, the first one from SEED.
 chaos: $(DEV_STAMP)

@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from imaging.nifti import write_nifti
+from ncagate.client.sync import Client
 from ncagate.demo import MODEL, Shown, segment, serving, template_scans
 
 ROUNDS = 3
@@ -42,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures: Path | None = parser.parse_args(arguments).pictures
     Path("demo-out").mkdir(exist_ok=True)
     binary = shutil.which("chromium")
-    with tempfile.TemporaryDirectory() as folder, serving() as url, httpx.Client(base_url=url, timeout=300) as client:
+    with tempfile.TemporaryDirectory() as folder, serving() as url, Client(url) as client:
         jobs = [str(segment(client, one)["id"]) for one in [*template_scans(), _large(Path(folder))]]
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=binary, args=list(ARGUMENTS))
             _measure(browser, f"{url}/console", jobs[-1])
             if pictures is not None:
-                client.delete(f"/jobs/{jobs[-1]}")
+                client.erase(jobs[-1])
                 _pictures(browser, f"{url}/console", jobs, pictures)
             browser.close()
 

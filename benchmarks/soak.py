@@ -78,12 +78,13 @@ def _run(
                 client.get("/metrics").raise_for_status()
                 for process, pid in pids.items():
                     samples[process].append((now, _held_mib(pid)))
-            _scan(client, scan, number)
+            send(client, scan, number)
             time.sleep(max(0.0, began + (number + 1) * chosen.every_s - time.monotonic()))
     raise AssertionError
 
 
-def _scan(client: httpx.Client, scan: bytes, number: int) -> None:
+def send(client: httpx.Client, scan: bytes, number: int) -> None:
+    """One scan, from its upload to the erasure of its job."""
     answer = client.post("/segment", files={"scan": scan}, data={"model": MODEL, "seed": str(number)})
     location = answer.raise_for_status().headers["Location"]
     deadline = time.monotonic() + JOB_S

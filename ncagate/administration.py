@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ncagate.settings import DATABASE_NAME
-from ncagate.terminal import chosen_settings, told
+from ncagate.terminal import Json, chosen_settings, print_json, to_json, told
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from jobs.clients import Client, Scope
+    from jobs.models import ApiKey
     from service.access.keys import KeyRepository
 
 Data = Annotated[Path | None, typer.Option(help="Folder of the database (default NCAGATE_DATA).")]
@@ -50,45 +50,59 @@ def create(
         Path | None, typer.Option(help="File of a key that was made elsewhere; the same one again changes nothing.")
     ] = None,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """Make a key. It is printed once and kept nowhere: the service knows its SHA-256."""
     with told(), _repository(data) as repository:
-        scopes = [_scope(one) for one in scope]
+        scopes, text = [_scope(one) for one in scope], None
         if certificate is not None:
-            key = repository.register(client, scopes, certificate, by=_operator(), days=days)
-            typer.echo(f"key {key.id} of {key.client}: {key.scopes}; its certificate is the key")
+            key, kind = (
+                repository.register(client, scopes, certificate, by=_operator(), days=days),
+                "; its certificate is the key",
+            )
+        elif secret_file is not None:
+            key, kind = repository.adopt(client, scopes, _read(secret_file), by=_operator()), "; it is that of the file"
+        else:
+            (key, text), kind = repository.create(client, scopes, by=_operator(), days=days), ""
+        if json:
+            print_json(_key_record(key) | {"secret": text})
             return
-        if secret_file is not None:
-            key = repository.adopt(client, scopes, _read(secret_file), by=_operator())
-            typer.echo(f"key {key.id} of {key.client}: {key.scopes}; it is that of the file")
-            return
-        key, text = repository.create(client, scopes, by=_operator(), days=days)
-        typer.echo(f"key {key.id} of {key.client}: {key.scopes}", err=True)
-        typer.echo(text)
+        typer.echo(f"key {key.id} of {key.client}: {key.scopes}{kind}", err=text is not None)
+        if text is not None:
+            typer.echo(text)
 
 
 @keys.command("list")
-def list_keys(data: Data = None) -> None:
+def list_keys(data: Data = None, json: Json = False) -> None:
     """All keys, and which of them are in force."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("key", "client", "scopes", "created", "expires", "revoked")
     with told(), _repository(data) as repository:
-        for key in repository.list():
-            times = (_day(one) for one in (key.created_at, key.expires_at, key.revoked_at))
-            table.add_row(key.id, key.client, key.scopes, *times)
+        records = [_key_record(key) for key in repository.list()]
+    if json:
+        print_json(records)
+        return
+    table = Table("key", "client", "scopes", "created", "expires", "revoked")
+    for one in records:
+        times = (_day(one[name]) for name in ("created", "expires", "revoked"))
+        table.add_row(one["key"], one["client"], " ".join(one["scopes"]), *times)
     Console().print(table)
 
 
 @keys.command()
 def revoke(
-    key: Annotated[str, typer.Argument(help="Its identifier, as `ncagate keys list` shows it.")], data: Data = None
+    key: Annotated[str, typer.Argument(help="Its identifier, as `ncagate keys list` shows it.")],
+    data: Data = None,
+    json: Json = False,
 ) -> None:
     """End a key; within a second no gateway takes it any more."""
     with told(), _repository(data) as repository:
         ended = repository.revoke(key, by=_operator())
-        typer.echo(f"key {ended.id} of {ended.client} is revoked")
+        if json:
+            print_json(_key_record(ended))
+        else:
+            typer.echo(f"key {ended.id} of {ended.client} is revoked")
 
 
 @clients.command()
@@ -96,23 +110,31 @@ def keep(
     client: Annotated[str, typer.Argument(help="Name of the client.")],
     days: Annotated[float | None, typer.Argument(min=0, help="Days; none: as NCAGATE_KEEP_DAYS says.")] = None,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """Keep a client's finished jobs for so many days."""
     from jobs.retention import Retention
 
     with told(), database(data) as engine:
         Retention(engine).keep(client, days)
+    if json:
+        print_json({"client": client, "days": days})
+    else:
         typer.echo(f"{client}: {'as the deployment' if days is None else f'{days:g} days'}")
 
 
 @clients.command("list")
-def list_clients(data: Data = None) -> None:
+def list_clients(data: Data = None, json: Json = False) -> None:
     """Clients whose jobs are kept for another time than the deployment's."""
     from jobs.retention import Retention
 
     with told(), database(data) as engine:
-        for client, days in Retention(engine).own().items():
-            typer.echo(f"{client}: {days:g} days")
+        own = Retention(engine).own()
+    if json:
+        print_json([{"client": client, "days": days} for client, days in own.items()])
+        return
+    for client, days in own.items():
+        typer.echo(f"{client}: {days:g} days")
 
 
 def audit(
@@ -136,7 +158,7 @@ def audit(
                     "action": entry.action,
                     "subject": entry.subject,
                 }
-                typer.echo(json.dumps(row))
+                typer.echo(to_json(row))
             after = page[-1].id
 
 
@@ -146,6 +168,7 @@ def purge(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """Erase finished jobs whose time is over: rows, scans, results. A running gateway does so every hour."""
     from jobs.repository import JobRepository
@@ -158,11 +181,15 @@ def purge(
     settings = chosen_settings(keep_days=days, data=data)
     with told(), database(data) as engine:
         if dry_run:
-            typer.echo(f"{len(Retention(engine).over(settings.keep_days, limit=1_000_000))} jobs would be erased")
-            return
-        jobs, registry = JobRepository(engine), open_registry(settings)
-        collection = open_collection(settings, config=load_pacs(settings.pacs), jobs=jobs, registry=registry)
-        typer.echo(f"{run(collection, keep_days=settings.keep_days)} jobs erased")
+            count = len(Retention(engine).over(settings.keep_days, limit=1_000_000))
+        else:
+            jobs, registry = JobRepository(engine), open_registry(settings)
+            collection = open_collection(settings, config=load_pacs(settings.pacs), jobs=jobs, registry=registry)
+            count = run(collection, keep_days=settings.keep_days)
+    if json:
+        print_json({"jobs": count, "erased": not dry_run})
+    else:
+        typer.echo(f"{count} jobs {'would be erased' if dry_run else 'erased'}")
 
 
 def export_reviews(
@@ -247,5 +274,20 @@ def _read(path: Path) -> str:
         raise typer.BadParameter(f"cannot be read: {error}", param_hint="--secret-file") from None
 
 
-def _day(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+def _key_record(key: ApiKey) -> dict[str, Any]:
+    return {
+        "key": key.id,
+        "client": key.client,
+        "scopes": key.scopes.split(),
+        "created": _time(key.created_at),
+        "expires": _time(key.expires_at),
+        "revoked": _time(key.revoked_at),
+    }
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _day(time: datetime | None) -> str:
+    return "" if time is None else f"{time:%Y-%m-%d %H:%M}"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ncagate import administration, monitoring
-from ncagate.terminal import UNREADABLE, chosen_settings, told
+from ncagate import administration, monitoring, remote, versions
+from ncagate.answers import exit_of
+from ncagate.terminal import Exit, Json, Strict, chosen_settings, complain, print_json, told
+from ncagate.versions import Store
+
+ROOMS = ("imaging", "jobs", "model_store", "nca", "ncagate", "pacs", "service", "training", "worker")
+"""Our own packages: one of them that is missing is a defect, anything else is not installed."""
 
 app = typer.Typer(
     name="ncagate",
@@ -17,16 +23,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="List, show, promote and roll back model versions.", no_args_is_help=True)
-app.add_typer(models, name="models")
 routes = typer.Typer(help="The routing table of what archives send.", no_args_is_help=True)
 app.add_typer(routes, name="routes")
+versions.install(app)
 administration.install(app)
-monitoring.install(app, models)
-
-Store = Annotated[
-    Path | None, typer.Option(help="Model store; default: NCAGATE_STORE, or `models` in the data folder.")
-]
+remote.install(app)
+monitoring.install(app, versions.models)
 
 
 def _print_version(wanted: bool) -> None:
@@ -108,15 +110,20 @@ def try_routes(
     series: Annotated[Path, typer.Argument(help="Folder of a DICOM series, or one file of it.")],
     sender: Annotated[str, typer.Option(help="Title of the sending application entity.")] = "dicomweb",
     pacs: Annotated[Path | None, typer.Option(help="File of routes (default NCAGATE_PACS).")] = None,
+    json: Json = False,
 ) -> None:
     """Which route a series would take, and why the others do not fit. Exit code 1 where none does."""
     from rich.console import Console
 
-    from ncagate.routing import try_series
+    from ncagate.routing import print_trial, try_series
 
     with told():
-        fits = try_series(series, sender=sender, settings=chosen_settings(pacs=pacs), console=Console())
-    raise typer.Exit(0 if fits else 1)
+        trial = try_series(series, sender=sender, settings=chosen_settings(pacs=pacs))
+    if json:
+        print_json(trial)
+    else:
+        print_trial(trial, Console())
+    raise typer.Exit(Exit.NEGATIVE if trial["taken"] is None else Exit.DONE)
 
 
 @app.command()
@@ -143,10 +150,13 @@ def segment(
         str | None, typer.Option(help="Series to segment, where files hold several; default: the one that fits.")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Inference engine.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write one JSON array of records to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write one JSON array of records to this file, or to stdout (`-`).")
+    ] = None,
+    strict: Strict = False,
     store: Store = None,
 ) -> None:
-    """Segment scans here and now, without a server. Exit code 2 where a scan could not be read."""
+    """Segment scans here and now, without a server. Exit code 1 where a scan could not be read."""
     from ncagate import segmenting
 
     settings = chosen_settings(store=store, engine=engine, min_dice=min_dice, alpha=alpha, rule=rule)
@@ -161,10 +171,10 @@ def segment(
             series_uid=series_uid,
             out=out,
         )
-        records = batch.run(scans)
+        records = batch.run(scans, shown=json != segmenting.STDOUT)
     if json is not None:
         segmenting.write_records(records, json)
-    raise typer.Exit(UNREADABLE if any("error" in record for record in records) else 0)
+    raise typer.Exit(exit_of(records, strict=strict))
 
 
 @app.command()
@@ -260,84 +270,32 @@ def calibrate(
 @app.command()
 def engines(
     engine: Annotated[str | None, typer.Option(help="Engine asked for (default NCAGATE_ENGINE).")] = None,
+    json: Json = False,
 ) -> None:
     """Which inference engines run here, which one is used, and why."""
     from rich.console import Console
 
-    from ncagate.modelling import engine_table
+    from ncagate.modelling import engine_records, engine_table
 
+    asked = chosen_settings(engine=engine).engine
     with told():
-        Console().print(engine_table(chosen_settings(engine=engine).engine))
-
-
-@models.command("list")
-def list_models(store: Store = None) -> None:
-    """Every model and version, which alias points where, and what is unusable."""
-    from rich.console import Console
-
-    from ncagate.modelling import version_table
-
-    Console().print(version_table(_registry(store)))
-
-
-@models.command()
-def show(name: str, version: Annotated[str | None, typer.Argument()] = None, store: Store = None) -> None:
-    """The manifest of a version (default: production)."""
-    with told():
-        typer.echo(_registry(store).resolve(name, version).to_json(), nl=False)
-
-
-@models.command()
-def push(
-    name: str,
-    version: str,
-    source: Annotated[Path, typer.Option(help="Model store (folder) that has the version.")],
-) -> None:
-    """Copy a version from a folder into the deployment's model store, which may be a bucket (NCAGATE_STORE_URL)."""
-    from model_store.registry import Registry
-
-    with told():
-        _registry(None).adopt(Registry(source), name, version)
-        typer.echo(f"{name} {version} is published")
-
-
-@models.command()
-def promote(
-    name: str,
-    version: str,
-    alias: Annotated[str, typer.Option(help="Alias to move.")] = "production",
-    store: Store = None,
-) -> None:
-    """Point an alias at a version; says what is known of it from the shadow of others. `--alias candidate` tries it."""
-    with told():
-        _registry(store).set_alias(name, alias, version)
-        _promoted(store, name, alias, version)
-
-
-@models.command()
-def rollback(
-    name: str, alias: Annotated[str, typer.Option(help="Alias to move back.")] = "production", store: Store = None
-) -> None:
-    """Point an alias at the version it had before; says what is known of it from the shadow of others."""
-    with told():
-        _promoted(store, name, alias, _registry(store).rollback(name, alias))
-
-
-def _promoted(store: Path | None, name: str, alias: str, version: str) -> None:
-    if administration.note_promotion(store, f"{name} {alias} {version}"):
-        monitoring.show_evidence(name)
-    typer.echo(f"{name}: {alias} is now {version}")
-
-
-def _registry(store: Path | None) -> Any:
-    from model_store.registry import open_registry
-
-    return open_registry(chosen_settings(store=store))
+        records = engine_records(asked)
+    if json:
+        print_json(records)
+    else:
+        Console().print(engine_table(records, asked))
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ROOMS:
+            raise
+        complain(f"this command needs {missing}: pip install 'ncagate[serve]'", "not_installed")
+        sys.exit(Exit.REFUSED)
 
 
 if __name__ == "__main__":

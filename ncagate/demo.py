@@ -14,14 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
 import numpy as np
 from rich.console import Console
 
 from imaging.nifti import write_nifti
+from ncagate.answers import exit_of, failure
+from ncagate.client import Client, JobCancelledError, JobFailedError, Part, ScanError
 from ncagate.verdicts import print_verdicts
 
 OUT = Path("demo-out")
@@ -53,11 +55,11 @@ def main(arguments: Sequence[str]) -> int:
         *shared_scans(),
     ]
     console.print(f"[bold]ncagate demo[/]: {len(scans)} scans over HTTP to the embedded service")
-    with serving() as url, httpx.Client(base_url=url, timeout=SCAN_SECONDS) as client:
-        results = [segment(client, scan) for scan in scans]
-    print_verdicts(console, [(scan.title, job) for scan, job in zip(scans, results, strict=True)])
+    with serving() as url, Client(url) as client:
+        records = [segment(client, scan) for scan in scans]
+    print_verdicts(console, [(scan.title, record) for scan, record in zip(scans, records, strict=True)])
     console.print(f"\nMasks and previews are in [bold]{OUT.absolute()}[/]; look at the *_preview.png.")
-    return 0 if all(job["state"] == "succeeded" for job in results) else 1
+    return exit_of(records, strict=False)
 
 
 def template_scans() -> list[Shown]:
@@ -123,24 +125,17 @@ def _wait_until_ready(process: subprocess.Popen[bytes], data: Path) -> str:
     raise SystemExit(f"the service did not start; see {OUT / 'service.log'}")
 
 
-def segment(client: httpx.Client, scan: Shown) -> dict[str, object]:
-    """POST one scan, wait for its verdict, keep mask and preview; the job as the service tells it."""
-    with contextlib.ExitStack() as stack:
-        files = [("scan", (path.name, stack.enter_context(path.open("rb")))) for path in scan.files]
-        answer = client.post("/segment", data={"model": MODEL}, files=files).raise_for_status()
-    location = answer.headers["location"]
-    deadline = time.monotonic() + SCAN_SECONDS
+def segment(client: Client, scan: Shown) -> dict[str, Any]:
+    """POST one scan, wait for its verdict, keep mask and preview; the job's fields, or an ``error``."""
+    stem = scan.files[0].name.split(".")[0] if len(scan.files) == 1 else scan.files[0].parent.name
     with console.status(scan.title):
-        while True:
-            job: dict[str, object] = client.get(location).raise_for_status().json()
-            if job["state"] in ("succeeded", "failed", "cancelled") or time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-    if job["state"] == "succeeded":
-        stem = scan.files[0].name.split(".")[0] if len(scan.files) == 1 else scan.files[0].parent.name
-        for part, ending in (("mask", "nii.gz"), ("preview", "png")):
-            (OUT / f"{stem}_{part}.{ending}").write_bytes(client.get(f"{location}/{part}").raise_for_status().content)
-    return job
+        try:
+            result = client.segment(scan.files, model=MODEL, timeout=SCAN_SECONDS)
+        except (JobFailedError, JobCancelledError, ScanError) as error:
+            return failure(scan.title, error)
+        for part in (Part.MASK, Part.PREVIEW):
+            result.save(OUT, part, name=stem)
+    return asdict(result.job)
 
 
 def _files(path: Path) -> list[Path]:

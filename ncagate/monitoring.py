@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ncagate.administration import Data, database
-from ncagate.terminal import chosen_settings, told
+from ncagate.terminal import Exit, Json, chosen_settings, print_json, told
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from jobs.drift import VersionDrift
     from jobs.shadow import Comparison
-
-DRIFTED = 1
-"""Exit code where something has drifted."""
 
 
 def install(app: typer.Typer, models: typer.Typer) -> None:
@@ -31,10 +29,9 @@ def drift(
     model: Annotated[str | None, typer.Argument(help="Name of the model (default: all).")] = None,
     store: Annotated[Path | None, typer.Option(help="Model store (default NCAGATE_STORE).")] = None,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """The last jobs of every version against the scans it was calibrated on. Exit code 1 where a signal has drifted."""
-    from rich.console import Console
-
     from jobs.drift import DriftMonitor
     from model_store.registry import open_registry
 
@@ -42,35 +39,54 @@ def drift(
     with told(), database(data) as engine:
         monitor = DriftMonitor.of(settings, engine, open_registry(settings))
         found = monitor.models() if model is None else monitor.model(model)
+    if json:
+        print_json([asdict(one) | {"alarms": one.alarms} for one in found])
+    else:
+        _show(found)
+    raise typer.Exit(Exit.NEGATIVE if any(one.alarms for one in found) else Exit.DONE)
+
+
+def _show(found: Sequence[VersionDrift]) -> None:
+    from rich.console import Console
+
     console = Console()
     for one in found:
         console.print(_table(one))
     if not found:
         typer.echo("no version has finished a job")
-    raise typer.Exit(DRIFTED if any(one.alarms for one in found) else 0)
 
 
 def compare(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """How candidates did in the shadow of the versions that answered: the latest comes first."""
-    if not show_evidence(name, data=data):
+    with told():
+        found = comparisons(name, data=data)
+    if json:
+        print_json([asdict(one) for one in found])
+        return
+    show_comparisons(name, found)
+    if not found:
         typer.echo(f"{name}: no candidate was tried yet")
 
 
-def show_evidence(name: str, *, data: Path | None = None) -> bool:
-    """Print what the shadow runs of a model say; False where there is nothing to print."""
-    from rich.console import Console
-
+def comparisons(name: str, *, data: Path | None = None) -> list[Comparison]:
+    """What the shadow runs of a model say."""
     from jobs.shadow import Shadows
 
-    with told(), database(data) as engine:
+    with database(data) as engine:
         shadows = Shadows(engine)
-        found = [shadows.compare(pair) for pair in shadows.pairs(name)]
+        return [shadows.compare(pair) for pair in shadows.pairs(name)]
+
+
+def show_comparisons(name: str, found: Sequence[Comparison]) -> None:
+    """Print a table of them, if there are any."""
+    from rich.console import Console
+
     if found:
         Console().print(_comparisons(name, found))
-    return bool(found)
 
 
 def _comparisons(name: str, found: Sequence[Comparison]) -> Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +18,8 @@ from pacs.config import load_pacs
 from pacs.routing import facts_of, find_route, try_routes
 
 
-def try_series(series: Path, *, sender: str, settings: Settings, console: Console) -> bool:
-    """Print every route, whether it fits and which of its patterns do not; whether one is taken.
+def try_series(series: Path, *, sender: str, settings: Settings) -> dict[str, Any]:
+    """Every route, whether it fits and which of its patterns do not; which is ``taken``, and what for (``request``).
 
     Raises:
         InvalidPacsConfigError: of the file.
@@ -27,23 +29,47 @@ def try_series(series: Path, *, sender: str, settings: Settings, console: Consol
     config = load_pacs(settings.pacs)
     identity = _first(series)
     taken = find_route(config.route, identity, sender=sender)
-    table = Table("route", "model", "fits", "does not match", box=None)
-    for trial in try_routes(config.route, identity, sender=sender):
-        chosen = trial.route is taken
-        fits = "taken" if chosen else "no" if trial.misses else "an earlier one does" if taken else "no image"
-        told = ", ".join(f"{name} {getattr(trial.route, name)!r}" for name in trial.misses)
-        cells = map(Text, (trial.route.name, trial.route.model, fits, told))  # patterns have brackets, as markup has
-        table.add_row(*cells, style="bold" if chosen else "")
-    facts = facts_of(identity, sender=sender).items()
-    console.print(", ".join(f"{name} {value!r}" for name, value in facts), markup=False, highlight=False)
-    console.print(table)
+    routes = [
+        {
+            "name": trial.route.name,
+            "model": trial.route.model,
+            "taken": trial.route is taken,
+            "misses": {name: getattr(trial.route, name) for name in trial.misses},
+        }
+        for trial in try_routes(config.route, identity, sender=sender)
+    ]
+    request = None
     if taken is not None:
-        request = taken.wish().request(open_registry(settings), settings, destinations=taken.destinations)
-        where = ", ".join(request.destinations) or "no archive"
-        console.print(f"{request.model} {request.version}, accepted from Dice {request.min_dice:g}; goes to {where}")
-    else:
+        wanted = taken.wish().request(open_registry(settings), settings, destinations=taken.destinations)
+        request = wanted.model_dump(mode="json")
+    return {
+        "series": dict(facts_of(identity, sender=sender)),
+        "routes": routes,
+        "taken": None if taken is None else taken.name,
+        "request": request,
+    }
+
+
+def print_trial(trial: Mapping[str, Any], console: Console) -> None:
+    """What `try_series` found, for a person."""
+    table = Table("route", "model", "fits", "does not match", box=None)
+    for one in trial["routes"]:
+        fits = "no image" if trial["taken"] is None else "an earlier one does"
+        fits = "taken" if one["taken"] else "no" if one["misses"] else fits
+        told = ", ".join(f"{name} {pattern!r}" for name, pattern in one["misses"].items())
+        cells = map(Text, (one["name"], one["model"], fits, told))  # patterns have brackets, as markup has
+        table.add_row(*cells, style="bold" if one["taken"] else "")
+    facts = ", ".join(f"{name} {value!r}" for name, value in trial["series"].items())
+    console.print(facts, markup=False, highlight=False)
+    console.print(table)
+    request = trial["request"]
+    if request is None:
         console.print("no route: the series would not be segmented")
-    return taken is not None
+        return
+    where = ", ".join(request["destinations"]) or "no archive"
+    console.print(
+        f"{request['model']} {request['version']}, accepted from Dice {request['min_dice']:g}; goes to {where}"
+    )
 
 
 def _first(series: Path) -> Identity:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -23,6 +22,8 @@ from model_store.registry import open_registry
 from nca.engine import Engine, get_engine
 from nca.errors import NcaError
 from ncagate.settings import Settings
+from ncagate.stems import stems
+from ncagate.terminal import print_json, to_json
 from ncagate.verdicts import print_verdicts
 from worker.pipeline import Options, OutputNames, StageCallback, segment_scan
 from worker.record import Origin, Record
@@ -35,6 +36,7 @@ RECORD_FIELDS = (
 FILE_NOT_FOUND = "file_not_found"
 FILE_ERROR = "file_error"
 """Codes for what the file system refuses; every other one is an ImagingError's or NcaError's own."""
+STDOUT = Path("-")
 
 console = Console(stderr=True)
 
@@ -85,13 +87,16 @@ class Batch:
         )
         return cls(loaded, engine, Options(policy, members, seed, series_uid, region), limits, out)
 
-    def run(self, scans: Sequence[Path]) -> list[dict[str, Any]]:
-        """Segment every scan; one that cannot be read gives a record with its error, and the others are still done."""
+    def run(self, scans: Sequence[Path], *, shown: bool = True) -> list[dict[str, Any]]:
+        """Segment every scan; one that cannot be read gives a record with its error, and the others are still done.
+
+        ``shown``: print the verdicts.
+        """
         records = []
         with _progress() as bar:
-            for scan, name in zip(scans, unique_names(scans), strict=True):
+            for scan, name in zip(scans, stems(scans), strict=True):
                 records.append(self._one(scan, name, bar=bar))
-        if any("verdict" in record for record in records):
+        if shown and any("verdict" in record for record in records):
             print_verdicts(Console(), [(Path(record["scan"]).name, record) for record in records])
         return records
 
@@ -141,22 +146,13 @@ def _refused(scan: Path, *, code: str, detail: str) -> dict[str, Any]:
     return {"scan": str(scan), "error": {"code": code, "detail": detail}}
 
 
-def unique_names(scans: Sequence[Path]) -> list[str]:
-    """The stem of every scan's results: its name without .nii, .nii.gz or .zip; a second one of the name gets `_2`."""
-    names: list[str] = []
-    for scan in scans:
-        stem = scan.resolve().name if scan.name in ("", "..") else scan.name
-        for ending in (".nii.gz", ".nii", ".zip"):
-            stem = stem.removesuffix(ending)
-        candidates = (stem if n == 1 else f"{stem}_{n}" for n in range(1, len(scans) + 1))
-        names.append(next(one for one in candidates if one not in names))
-    return names
-
-
 def write_records(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the records as one JSON array."""
+    """Write the records as one JSON array, to stdout where ``path`` is `-`."""
+    if path == STDOUT:
+        print_json(records)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    path.write_text(to_json(records, indent=2) + "\n", encoding="utf-8")
 
 
 def _progress() -> Progress:

@@ -8,8 +8,10 @@ import pytest
 
 import imaging.errors
 from imaging.errors import ImagingError
+from ncagate import client
 from ncagate.settings import Settings
 from service.errors import PROBLEMS
+from tests.docs import cli_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -66,6 +68,21 @@ class TestPromises:
         )
         assert len(rows) >= 30
         assert [row for row in rows if "`tests/" not in row] == []
+
+
+class TestCommandLine:
+    def test_every_command_and_option_stands_on_the_page_as_it_is(self) -> None:
+        text = cli_reference.PAGE.read_text(encoding="utf-8")
+        assert text == cli_reference.page(text), "make docs-cli"
+
+    def test_every_option_is_explained(self) -> None:
+        bare = re.findall(r"^\| `[^`]+` \| [^|]*\|  ?\|$", cli_reference.PAGE.read_text(), re.MULTILINE)
+        assert bare == []
+
+    def test_every_code_of_the_client_is_named(self) -> None:
+        page = cli_reference.PAGE.read_text()
+        codes = {one.code for one in vars(client).values() if isinstance(one, type) and hasattr(one, "code")}
+        assert [code for code in codes - {"client_error"} if f"`{code}`" not in page] == []
 
 
 class TestReadme:

@@ -63,7 +63,7 @@ class TestSegment:
         (tmp_path / "notes.nii.gz").write_text("this is no scan")
         scans = (tmp_path / "notes.nii.gz", tmp_path / "absent.nii", scan)
         done = cli("segment", *scans, "--model", "tiny", "--out", "out", "--json", "all.json")
-        assert done.returncode == 2
+        assert done.returncode == 1
         assert [line.rsplit(" ", 1)[1] for line in done.stderr.splitlines()] == ["[unknown_format]", "[file_not_found]"]
         records = json.loads((tmp_path / "all.json").read_text())
         assert [record.get("error", {}).get("code") for record in records] == ["unknown_format", "file_not_found", None]
@@ -114,6 +114,13 @@ class TestSegment:
         (line,) = done.stderr.splitlines()
         assert line.startswith("ncagate: ")
         assert line.endswith(f"[{code}]")
+
+    def test_strictness_tells_flagged_masks_by_the_exit_code_and_json_goes_to_stdout(
+        self, cli: Cli, scan: Path
+    ) -> None:
+        words = "segment", scan, "--model", "tiny", "--out", "out", "--members", "2", "--json", "-"
+        flagged = cli(*words, "--min-dice", "0.94", "--strict")
+        assert (flagged.returncode, json.loads(flagged.stdout)[0]["verdict"]) == (3, "flag")
 
 
 class TestModels:

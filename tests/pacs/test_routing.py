@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -132,6 +133,15 @@ class TestCommand:
         assert heads.split() == ["heads", "tiny", "taken"]
         assert rest.split() == ["rest", "missing", "no", "sender", "'OTHER'"]
         assert end == "tiny 1.0.0, accepted from Dice 0.8; goes to archive"
+
+    def test_says_it_as_json_too(self, cli: Cli, make_slices: Callable[..., list[Path]], tmp_path: Path) -> None:
+        make_slices(tmp_path / "in")
+        found = json.loads(cli(tmp_path / "in", "--json").stdout)
+        assert found["taken"] == "heads"
+        assert [one["misses"] for one in found["routes"]] == [
+            {"body_part": "KNEE[a-z]*"}, {}, {"sender": "OTHER"}
+        ]  # fmt: skip
+        assert (found["request"]["version"], found["request"]["destinations"]) == ("1.0.0", ["archive"])
 
     def test_one_file_of_it_will_do(self, cli: Cli, make_slices: Callable[..., list[Path]], tmp_path: Path) -> None:
         (file,) = make_slices(tmp_path / "in", 1)
