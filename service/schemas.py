@@ -13,8 +13,8 @@ from jobs.models import Delivery, Job, Review, Training
 from jobs.state import Decision, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
-ARTEFACTS = ("mask", "report", "uncertainty", "preview", "scan")
-LINKED = (*ARTEFACTS, "reviews", "events")
+ARTEFACTS = ("mask", "report", "uncertainty", "preview")
+LINKED = (*ARTEFACTS, "scan", "reviews", "events")
 
 
 class JobError(BaseModel):
