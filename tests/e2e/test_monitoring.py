@@ -32,6 +32,10 @@ from benchmarks.prometheus import (
     panels,
     running_prometheus,
 )
+from model_store.drift import JOBS_MIN
+from model_store.manifest import Manifest
+from model_store.reference import Reference
+from model_store.registry import CANDIDATE, PRODUCTION, Registry
 
 LONG_S = 60.0
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
@@ -84,14 +88,25 @@ def another_gateway(stack: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def monitored(
-    served: Callable[..., AbstractContextManager[Any]], tmp_path_factory: pytest.TempPathFactory, scan: Path
+    served: Callable[..., AbstractContextManager[Any]],
+    publish_tiny: Callable[..., Manifest],
+    tmp_path_factory: pytest.TempPathFactory,
+    scan: Path,
 ) -> Iterator[Monitored]:
-    """It has been driven twice, so that every figure has risen under Prometheus' eyes."""
+    """It has been driven twice, so that every figure has risen under Prometheus' eyes; a candidate has been tried."""
     folder = tmp_path_factory.mktemp("monitoring")
     secret = folder / "secret"
     secret.write_text("whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    settings = {"NCAGATE_RECONCILE_S": "0.1", "NCAGATE_WEBHOOK_HOSTS": "127.0.0.1:9"}
-    with served(**settings, NCAGATE_WEBHOOK_SECRET_FILE=str(secret)) as stack, another_gateway(stack) as second:
+    settings = {"NCAGATE_RECONCILE_S": "0.1", "NCAGATE_WEBHOOK_HOSTS": "127.0.0.1:9", "NCAGATE_SHADOW_SHARE": "1"}
+    data = folder / "data"
+    numbers = range(20)
+    reference = Reference(tuple(map(str, numbers)), {"nqm": tuple(number / 100 for number in numbers)})
+    publish_tiny(data / "models", reference=reference)
+    publish_tiny(data / "models", version="2.0.0", seed=1)
+    registry = Registry(data / "models", shipped=None)
+    registry.set_alias("tiny", PRODUCTION, "1.0.0")
+    registry.set_alias("tiny", CANDIDATE, "2.0.0")
+    with served(data, **settings, NCAGATE_WEBHOOK_SECRET_FILE=str(secret)) as stack, another_gateway(stack) as second:
         targets = [stack.status()["url"].removeprefix("http://"), second.removeprefix("http://")]
         try:
             with running_prometheus(folder / "prometheus", targets) as prometheus:
@@ -101,6 +116,10 @@ def monitored(
                     watched.drive(scan)
                     rise = f"max(ncagate_attempts_total) >= {before + 4}"
                     watched.until(lambda rise=rise: watched.shows(rise), "what was done is not shown")  # type: ignore[misc]
+                for location in [stack.submit(scan) for _ in range(JOBS_MIN)]:
+                    stack.finished(location)
+                watched.until(lambda: watched.shows("ncagate_drift_ks"), "no drift is told")
+                watched.until(lambda: watched.shows("ncagate_shadow_dice"), "no candidate was tried")
                 yield watched
         except PrometheusMissingError as error:
             if os.environ.get("CI") == "true":
