@@ -1,4 +1,4 @@
-# demo | pacs-demo | serve | test | check | bench | train. Each sets up what it needs in .venv first.
+# demo | pacs-demo | serve | console | test | check | bench | train. Each sets up what it needs in .venv first.
 # chaos: faults; fuzz: damaged scans; load: what a gateway takes. audit: known vulnerabilities, secrets, bill of materials.
 # sanitize | cross: the native engine under sanitizers, and on another processor.
 PYTHON ?= python3
@@ -22,7 +22,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 COMPILER := $(shell command -v c++ || command -v g++ || command -v clang++)
 NATIVE_TESTS := $(wildcard tests/*/test_native*.py)
 
-.PHONY: demo pacs-demo serve test check docs-cli audit chaos fuzz load bench dashboards train sanitize sanitize-address sanitize-thread cross clean
+.PHONY: demo pacs-demo serve console test check docs-cli audit chaos fuzz load bench dashboards train sanitize sanitize-address sanitize-thread cross clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -53,11 +53,24 @@ serve: $(RUN_STAMP)
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest
 
+# The review page: built from console/ into the gateway's package, where it is committed. Needs Node 20.19 or newer.
+console: console/node_modules/.installed
+	cd console && npm run --silent check && npm run --silent build
+
+console/node_modules/.installed: console/package-lock.json
+	cd console && npm ci --silent
+	touch $@
+
 check: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(if $(shell command -v npm),$(MAKE) --silent check-console)
+
+.PHONY: check-console
+check-console: console/node_modules/.installed
+	cd console && npm run --silent check
 
 # docs/cli.md, from the commands.
 docs-cli: $(DEV_STAMP)

@@ -37,6 +37,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # header bytes -> (offset, magic) of a single file
 EXTENDER_BYTES = 4  # between the header and the extensions or voxels
 CHUNK_BYTES = 1 << 20
+SMALL, FAST = 9, 1  # levels of gzip
 REAL_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 UNIT_MM = {1: 1000.0, 3: 0.001}  # NIFTI_UNITS_METER, NIFTI_UNITS_MICRON; millimetres and unknown count as 1
 MIN_RELATIVE_DETERMINANT = 1e-6  # of unit axes; below, two axes are parallel up to float32 rounding
@@ -290,7 +291,29 @@ def write_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64], *,
         affine: (4, 4) in mm, RAS+; written as sform and as qform.
         description: ASCII, cut after 79 bytes; never patient data.
     """
-    image = nib.Nifti1Image(array if array.dtype == np.uint8 else array.astype(np.float32, copy=False), affine)
+    values = array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+    _write(path, values, affine, description=description)
+
+
+def write_scan(path: Path, array: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
+    """Write a scan for people to look at, gzip if the name ends in .gz, quickly rather than small.
+
+    Args:
+        path: ends in .nii or .nii.gz.
+        array: (x, y, z) float32; written as int16 where that loses nothing, which scanners' values nearly always allow.
+        affine: (4, 4) in mm, RAS+.
+    """
+    limits = np.iinfo(np.int16)
+    fits = array.size > 0 and limits.min <= float(array.min()) and float(array.max()) <= limits.max
+    short = array.astype(np.int16) if fits else None
+    exact = short is not None and np.array_equal(short, array)
+    _write(path, short if short is not None and exact else array, affine, level=FAST)
+
+
+def _write(
+    path: Path, values: NDArray[Any], affine: NDArray[np.float64], *, description: str = "", level: int = SMALL
+) -> None:
+    image = nib.Nifti1Image(values, affine)
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
@@ -299,5 +322,5 @@ def write_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64], *,
         if path.suffix != ".gz":
             image.to_stream(file)
             return
-        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+        with gzip.GzipFile("", "wb", compresslevel=level, fileobj=file, mtime=0) as stream:
             image.to_stream(stream)

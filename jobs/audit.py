@@ -22,6 +22,7 @@ class Action(StrEnum):
 
     SUBMITTED = "submitted"
     READ = "read"  # a file or a report of a result left the service
+    REVIEWED = "reviewed"  # a person said what a mask is worth
     CANCELLED = "cancelled"
     ERASED = "erased"
     PURGED = "purged"  # erased, as its time was over

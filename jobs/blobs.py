@@ -26,6 +26,13 @@ YOUNG_S = 3600.0
 GRACE_S = 60.0
 """Scratch younger than this is left alone: its owner may not have locked it yet."""
 
+SCAN_FILE = "scan.nii.gz"
+"""In a result: the scan as NIfTI, where it did not come as one such file."""
+
+GZIP_MAGIC = b"\x1f\x8b"
+NIFTI_HEADERS = frozenset({348, 540})
+"""What a NIfTI file begins with, in either byte order: the size of its header in bytes."""
+
 CHUNK_BYTES = 1 << 20
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -172,6 +179,21 @@ class Blobs:
         """Where the result of an attempt is, or would be."""
         return self._home(job_id) / f"result-{attempt}"
 
+    def only_input(self, job_id: str) -> Content | None:
+        """The uploaded file, where it was one and is there."""
+        with suppress(FileNotFoundError):
+            files = self.input_files(job_id)
+            return FileContent(files[0]) if len(files) == 1 else None
+        return None
+
+    def scan(self, job_id: str, attempt: int) -> Content | None:
+        """The job's scan as NIfTI: what a worker made of it, or the one file that was sent; None: there is none."""
+        made = self.find(job_id, attempt, SCAN_FILE)
+        if made is not None:
+            return made
+        sent = self.only_input(job_id)
+        return sent if sent is not None and _starts_as_nifti(beginning(sent)) else None
+
     def erase_first(self, job_id: str) -> None:
         """Remove what has to be gone before the job's row is: of a folder nothing, as it does not go away."""
 
@@ -208,6 +230,17 @@ class Blobs:
         if not is_job_id(job_id):
             raise InvalidJobIdError(f"{job_id[:64]!r} is not the identifier of a job")
         return self._jobs / job_id
+
+
+def beginning(content: Content) -> bytes:
+    """Its first four bytes, which say what it is."""
+    return b"".join(content.chunks(end=4))
+
+
+def _starts_as_nifti(head: bytes) -> bool:
+    """Whether a file that a worker could read was NIfTI."""
+    sizes = (int.from_bytes(head, "little"), int.from_bytes(head, "big"))
+    return head.startswith(GZIP_MAGIC) or not NIFTI_HEADERS.isdisjoint(sizes)
 
 
 def is_job_id(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The tables: jobs, where they come from, what they made, where that goes, and the totals of what became of them."""
+"""The tables: jobs, where they come from, what was made and said of them, where that goes, and the totals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from imaging.roi import Roi
-from jobs.state import TERMINAL, DeliveryState, JobState, Priority, SeriesState
+from jobs.state import TERMINAL, Decision, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 from ncagate.webhook_hosts import checked_url
 
@@ -260,6 +260,26 @@ class Delivery(Base):
     refusals: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     finished_at: Mapped[float | None] = mapped_column(Float(53))
     error: Mapped[str | None] = mapped_column(Text)
+
+
+class Review(Base):
+    """What a person said of a finished job's mask; a trigger keeps it as it was written, and it is gone with the job.
+
+    ``client`` and ``credential`` are by what the person was known, as in the audit log; ``reviewer`` is the name that
+    the person gave.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012  # as SQLAlchemy wants it
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(_job(), index=True)
+    at: Mapped[float] = mapped_column(Float(53))
+    client: Mapped[str] = mapped_column(String(NAME_MAX))
+    credential: Mapped[str] = mapped_column(String(96))
+    reviewer: Mapped[str] = mapped_column(String(NAME_MAX))
+    decision: Mapped[Decision] = mapped_column(_states(Decision))
+    comment: Mapped[str] = mapped_column(Text)
 
 
 class Series(Base):

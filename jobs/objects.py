@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from jobs.blobs import YOUNG_S, Blobs, Content, is_job_id
@@ -105,6 +106,11 @@ class BucketBlobs(Blobs):
         """One file of a result; None where it is not there."""
         info = self._bucket.info(self._key(job_id, f"result-{attempt}") + name)
         return None if info is None else ObjectContent(self._bucket, info)
+
+    def only_input(self, job_id: str) -> Content | None:
+        """The uploaded file, where it was one and is there."""
+        found = list(islice(self._bucket.list(self._key(job_id, "input")), 2))
+        return ObjectContent(self._bucket, found[0]) if len(found) == 1 else None
 
     def erase_first(self, job_id: str) -> None:
         """Remove all objects of the job: where the bucket does not answer its row stays, to be erased again."""

@@ -1,4 +1,4 @@
-"""The states of a job and the moves between them; those of what comes from archives, and of what goes back."""
+"""The states of a job and the moves between them; of what comes from archives, and of what goes back; decisions."""
 
 from __future__ import annotations
 
@@ -56,3 +56,11 @@ class DeliveryState(StrEnum):
     DELIVERED = "delivered"
     WITHHELD = "withheld"  # flagged, and this archive gets accepted masks only
     FAILED = "failed"
+
+
+class Decision(StrEnum):
+    """What a person makes of a mask; of several the last one that is no comment holds."""
+
+    CONFIRM = "confirm"  # it may be used as it is, whatever the verdict
+    REJECT = "reject"  # it may not
+    COMMENT = "comment"  # neither

@@ -1,4 +1,4 @@
-"""Commands for who may come in and what is kept: `ncagate keys`, `clients`, `audit`, `purge`."""
+"""Commands for who may come in and what is kept: `ncagate keys`, `clients`, `audit`, `purge`, `export-reviews`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def install(app: typer.Typer) -> None:
     app.add_typer(clients, name="clients")
     app.command()(audit)
     app.command()(purge)
+    app.command("export-reviews")(export_reviews)
 
 
 @keys.command()
@@ -189,6 +190,30 @@ def purge(
         print_json({"jobs": count, "erased": not dry_run})
     else:
         typer.echo(f"{count} jobs {'would be erased' if dry_run else 'erased'}")
+
+
+def export_reviews(
+    out: Annotated[Path, typer.Argument(help="Folder for reviews.csv, images/ and labels/.")],
+    client: Annotated[str | None, typer.Option(help="Only what is this client's.")] = None,
+    data: Data = None,
+) -> None:
+    """Write what people decided, and the confirmed masks with their scans as labels to evaluate and train with."""
+    from jobs.audit import Action, AuditLog
+    from jobs.clients import Client
+    from jobs.objects import open_blobs
+    from jobs.reviews import ReviewRepository
+    from ncagate.reviewed import export
+
+    with told(), database(data) as engine:
+        reviews = ReviewRepository(engine)
+        if client is not None:
+            reviews = reviews.seen_by(Client(client, frozenset(), "command line"))
+        log, operator, exported = AuditLog(engine), _operator(), []
+        for job, review in reviews.decided():
+            log.add(operator, Action.READ, job.id)  # before a byte of it is copied
+            exported.append((job, review))
+        done = export(exported, open_blobs(chosen_settings(data=data)), out)
+        typer.echo(f"{done.decisions} decisions, {done.masks} confirmed masks: {out}")
 
 
 def note_promotion(store: Path | None, subject: str) -> bool:

@@ -15,10 +15,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jobs import clients
 from jobs.repository import JobRepository
 from ncagate.settings import Settings
-from service.access.middleware import CLIENT, needed_scope
+from service.access.middleware import CLIENT, is_upload
 from service.errors import Problem
 from service.problems import from_database, render
 
@@ -90,7 +89,7 @@ class Admission:
             return
         try:
             with self._at_once(client.name):
-                if _uploads(scope):
+                if is_upload(scope["method"], scope["path"]):
                     await self._upload(client.name, scope, receive, send)
                 else:
                     await self._app(scope, receive, send)
@@ -153,7 +152,3 @@ def _counting(counter: Counter[str], client: str) -> Iterator[None]:
         counter[client] -= 1
         if not counter[client]:
             del counter[client]
-
-
-def _uploads(scope: Scope) -> bool:
-    return scope["method"] == "POST" and needed_scope(scope["method"], scope["path"]) is clients.Scope.SUBMIT

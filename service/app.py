@@ -14,7 +14,20 @@ from starlette.concurrency import run_in_threadpool
 
 from jobs.database import upgrade
 from ncagate.settings import Settings
-from service import archive, health, jobs, models, openapi, problems, segment, series, stow, training
+from service import (
+    archive,
+    console,
+    health,
+    jobs,
+    models,
+    openapi,
+    problems,
+    reviews,
+    segment,
+    series,
+    stow,
+    training,
+)
 from service.access.middleware import Access
 from service.admission import Admission
 from service.gateway import Gateway
@@ -43,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Access, door=gateway.door)
     app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max, rate_min=settings.body_rate_min)
     app.add_middleware(Telemetry, metrics=gateway.metrics)
-    for room in (jobs, segment, stow, archive, series, models, training, health):
+    for room in (jobs, reviews, segment, stow, archive, series, models, training, health, console):
         app.include_router(room.router)
     problems.install(app)
     openapi.install(app)

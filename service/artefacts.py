@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
-from jobs.blobs import Blobs, Content
+from jobs.blobs import GZIP_MAGIC, Blobs, Content, beginning
 from jobs.models import Job
 from jobs.state import JobState
 from service.errors import Problem
@@ -27,6 +27,8 @@ FILES = {
     REPORT: ("report.dcm", "application/dicom"),
 }
 """File name and media type of each artefact."""
+SCAN_TYPES = ("application/gzip", "application/octet-stream")
+"""Of a scan as NIfTI, packed and plain."""
 
 
 class Download(FileResponse):
@@ -113,7 +115,26 @@ def artefact(blobs: Blobs, job: Job, name: str, *, failure_status: int = 409) ->
         if name in (SEGMENTATION, REPORT) and blobs.find(job.id, job.attempt, FILES["mask"][0]) is not None:
             raise Problem("not_acceptable", "there is no such DICOM object: see the warnings, or the scan was no DICOM")
         raise Problem("result_gone")
-    shown = f"{job.id}_{file_name}"
+    return _download(content, job, file_name, media_type=media_type)
+
+
+def scan(blobs: Blobs, job: Job) -> Response:
+    """The scan of a succeeded job as NIfTI: as it was sent, or what the worker made of DICOM.
+
+    Raises:
+        Problem: as of `artefact`; ``result_gone`` where it is no NIfTI and none was made of it.
+    """
+    check_succeeded(job)
+    content = blobs.scan(job.id, job.attempt)
+    if content is None:
+        raise Problem("result_gone", "the scan did not come as NIfTI, and none was made of it")
+    packed = beginning(content).startswith(GZIP_MAGIC)
+    name = "scan.nii.gz" if packed else "scan.nii"
+    return _download(content, job, name, media_type=SCAN_TYPES[0 if packed else 1])
+
+
+def _download(content: Content, job: Job, name: str, *, media_type: str) -> Response:
+    shown = f"{job.id}_{name}"
     if content.path is None:
         return RemoteDownload(content, media_type=media_type, filename=shown, headers=verdict(job))
     return Download(content.path, media_type=media_type, filename=shown, headers=verdict(job))

@@ -21,6 +21,7 @@ from jobs.objects import open_blobs
 from jobs.queue import SEGMENTING, TRAINING, Broker, Work, make_celery
 from jobs.reconcile import Reconciled, reconcile
 from jobs.repository import JobRepository
+from jobs.reviews import ReviewRepository
 from jobs.shadow import Shadows
 from jobs.trainings import Trainings
 from jobs.workers import WorkerRepository, canary_s, send_canaries
@@ -55,6 +56,7 @@ class Gateway:
     collection: Collection
     objects: ObjectRepository
     deliveries: DeliveryRepository
+    reviews: ReviewRepository
     workers: WorkerRepository
     trainings: Trainings
     client: Client = NOBODY
@@ -78,6 +80,7 @@ class Gateway:
             collection=open_collection(settings, config=load_pacs(settings.pacs), jobs=repository, registry=registry),
             objects=ObjectRepository(repository.engine),
             deliveries=DeliveryRepository(repository.engine),
+            reviews=ReviewRepository(repository.engine),
             workers=WorkerRepository(repository.engine),
             trainings=Trainings(repository.engine),
         )
@@ -90,6 +93,7 @@ class Gateway:
             repository=self.repository.seen_by(client),
             objects=self.objects.seen_by(client),
             collection=self.collection.seen_by(client),
+            reviews=self.reviews.seen_by(client),
         )
 
     def note(self, action: Action, subject: str) -> None:

@@ -16,7 +16,9 @@ from jobs.audit import Action
 from jobs.models import Job
 from jobs.repository import PAGE_MAX, JobRepository, cursor
 from jobs.state import JobState
-from service.artefacts import FILES, POLL_S, REPORT, SEGMENTATION, artefact, check_succeeded, verdict
+from service.artefacts import FILES, POLL_S, REPORT, SCAN_TYPES, SEGMENTATION, artefact, check_succeeded, verdict
+from service.artefacts import scan as stored_scan
+from service.conditional import unchanged_or
 from service.gateway import Gateway, TheGateway
 from service.negotiation import FILES as FILE_OF
 from service.negotiation import MASKS, REPORTS, Offer, choose
@@ -47,20 +49,28 @@ def _file_responses(*names: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-@router.get("/jobs", summary="List jobs", response_model=JobList, responses=documented("invalid_parameter", *_AWAY))
+@router.get(
+    "/jobs",
+    summary="List jobs",
+    response_model=JobList,
+    responses={304: {"description": "The page is as it was."}, **documented("invalid_parameter", *_AWAY)},
+)
 def list_jobs(
     gateway: TheGateway,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
     before: Annotated[str | None, Query(pattern=PLACE, description="From the `next` link of a page.")] = None,
+    if_none_match: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    """Jobs, newest first, one page at a time."""
+    """Jobs, newest first, one page at a time; 304 where `If-None-Match` has the page's `ETag`."""
     jobs = gateway.repository.list(state=state, limit=limit, before=before)
+    standing = gateway.reviews.standing([job.id for job in jobs])
     following = None
     if len(jobs) == limit:
         query = {"limit": limit, "before": cursor(jobs[-1])} | ({"state": state.value} if state else {})
         following = f"/jobs?{urlencode(query)}"
-    return JSONResponse({"jobs": [job_json(job) for job in jobs], "next": following})
+    shown = [job_json(job, review=standing.get(job.id)) for job in jobs]
+    return unchanged_or(JSONResponse({"jobs": shown, "next": following}), if_none_match)
 
 
 @router.get(
@@ -137,6 +147,25 @@ def uncertainty(job_id: str, gateway: TheGateway) -> Response:
     return _file(gateway, job_id, "uncertainty")
 
 
+@router.get(
+    "/jobs/{job_id}/scan",
+    summary="The scan",
+    response_model=None,
+    responses={
+        200: {
+            "description": "The scan as NIfTI.",
+            "content": {one: {"schema": {"type": "string", "format": "binary"}} for one in SCAN_TYPES},
+        },
+        **documented(*_NO_FILE, *_AWAY),
+    },
+)
+def scan(job_id: str, gateway: TheGateway) -> Response:
+    """The scan that was segmented, for viewers: a NIfTI file as it was sent, DICOM as NIfTI; 409 as for the mask."""
+    response = stored_scan(gateway.blobs, gateway.job(job_id))
+    gateway.note(Action.READ, job_id)
+    return response
+
+
 @router.get("/jobs/{job_id}/preview", summary="The preview", response_model=None, responses=_file_responses("preview"))
 def preview(job_id: str, gateway: TheGateway) -> Response:
     """Three planes with mask, uncertainty and verdict as PNG; 409 as for the mask."""
@@ -190,7 +219,8 @@ def _file(gateway: Gateway, job_id: str, name: str) -> Response:
 def _shown(gateway: Gateway, job: Job) -> dict[str, Any]:
     destined = job.request.destinations or job.request.webhook
     deliveries = gateway.deliveries.of_job(job.id) if destined else ()
-    return job_json(job, position=gateway.repository.position(job), deliveries=deliveries)
+    review = gateway.reviews.standing([job.id]).get(job.id)
+    return job_json(job, position=gateway.repository.position(job), deliveries=deliveries, review=review)
 
 
 def _erase(gateway: Gateway, job_id: str) -> Response:

@@ -10,10 +10,17 @@ from jobs.audit import Action
 from model_store.errors import CorruptVersionError, ModelStoreError
 from model_store.manifest import Manifest
 from model_store.registry import Registry
+from service.calibration_schemas import CalibrationView, StructureOutcomes
 from service.gateway import TheGateway
 from service.health_schemas import ModelHealth, shadow_view, version_health
 from service.problems import documented
-from service.schemas import AliasChange, AliasView, ModelList, ModelView, VersionSummary
+from service.schemas import (
+    AliasChange,
+    AliasView,
+    ModelList,
+    ModelView,
+    VersionSummary,
+)
 
 router = APIRouter(tags=["models"])
 Name = Annotated[str, Path(max_length=64, examples=["hippocampus"])]
@@ -62,6 +69,32 @@ def show_health(name: Name, gateway: TheGateway) -> ModelHealth:
 def show_version(name: Name, version: Version, gateway: TheGateway) -> Manifest:
     """The version's manifest: architecture, input contract, training, metrics, calibration, checksums."""
     return gateway.registry.manifest(name, version)
+
+
+@router.get(
+    "/models/{name}/versions/{version}/calibration",
+    summary="Show a version's calibration",
+    responses=documented(
+        "model_not_found", "version_not_found", "invalid_parameter", "internal_error", "version_corrupt"
+    ),
+)
+def show_calibration(name: Name, version: Version, gateway: TheGateway) -> CalibrationView:
+    """What was predicted of the calibration's outcomes and what came of them, a list of points per structure."""
+    manifest = gateway.registry.manifest(name, version)
+    tables = gateway.registry.load_calibration(manifest)
+    return CalibrationView(
+        model=name,
+        version=version,
+        structures=[
+            StructureOutcomes(
+                name=structure,
+                predicted=table.predicted.tolist(),
+                dice=table.dice.tolist(),
+                refused=table.refused.tolist(),
+            )
+            for structure, table in zip(manifest.structures, tables, strict=True)
+        ],
+    )
 
 
 @router.put(

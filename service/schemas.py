@@ -9,11 +9,12 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from jobs.datasets import NAME as DATASET_NAME
-from jobs.models import Delivery, Job, Training
-from jobs.state import DeliveryState, JobState, Priority, SeriesState
+from jobs.models import Delivery, Job, Review, Training
+from jobs.state import Decision, DeliveryState, JobState, Priority, SeriesState
 from nca.gate import Rule
 
 ARTEFACTS = ("mask", "report", "uncertainty", "preview")
+LINKED = (*ARTEFACTS, "scan", "reviews", "events")
 
 
 class JobError(BaseModel):
@@ -40,6 +41,15 @@ class DeliveryView(BaseModel):
     error: str | None = Field(description="Why the last attempt failed, or why nothing was sent.")
 
 
+class StandingView(BaseModel):
+    """What a person has decided of a mask, last; `GET /jobs/{id}/reviews` has all that was said."""
+
+    decision: Decision
+    at: AwareDatetime
+    client: str
+    reviewer: str
+
+
 class Links(BaseModel):
     """Where the rest of a job is."""
 
@@ -48,6 +58,8 @@ class Links(BaseModel):
     report: str
     uncertainty: str
     preview: str
+    scan: str
+    reviews: str
     events: str
 
 
@@ -86,7 +98,7 @@ class JobView(BaseModel):
                     "error": None,
                     "links": {
                         "self": f"/jobs/{_EXAMPLE_ID}",
-                        **{name: f"/jobs/{_EXAMPLE_ID}/{name}" for name in (*ARTEFACTS, "events")},
+                        **{name: f"/jobs/{_EXAMPLE_ID}/{name}" for name in LINKED},
                     },
                 }
             ]
@@ -138,6 +150,7 @@ class JobView(BaseModel):
     )
     segments: list[dict[str, Any]] | None = None
     deliveries: list[DeliveryView] | None = Field(None, description="Not in lists.")
+    review: StandingView | None = Field(None, description="The decision of a person that holds, if there is one.")
 
 
 class SeriesView(BaseModel):
@@ -261,7 +274,13 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def job_json(job: Job, *, position: int | None = None, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
+def job_json(
+    job: Job,
+    *,
+    position: int | None = None,
+    deliveries: Sequence[Delivery] | None = None,
+    review: Review | None = None,
+) -> dict[str, Any]:
     """The job as clients see it (`JobView`)."""
     home = f"/jobs/{job.id}"
     view = {
@@ -276,10 +295,17 @@ def job_json(job: Job, *, position: int | None = None, deliveries: Sequence[Deli
         "attempt": job.attempt,
         **job.request.model_dump(),
         "error": {"code": job.error_code, "detail": job.error_detail} if job.error_code else None,
-        "links": {"self": home} | {name: f"{home}/{name}" for name in (*ARTEFACTS, "events")},
+        "links": {"self": home} | {name: f"{home}/{name}" for name in LINKED},
     }
     if deliveries is not None:
         view["deliveries"] = [_delivery_json(one) for one in deliveries]
+    if review is not None:
+        view["review"] = {
+            "decision": review.decision.value,
+            "at": time_json(review.at),
+            "client": review.client,
+            "reviewer": review.reviewer,
+        }
     return view | (job.result or {})
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from imaging.grid import model_grid_shape, to_model_grid
 from imaging.limits import Limits
-from imaging.nifti import write_nifti
+from imaging.nifti import write_nifti, write_scan
 from imaging.preview import render_preview
+from imaging.read import is_nifti
 from imaging.request import Request, Wanted
 from imaging.roi import Region, Roi, locate
 from imaging.sandbox import read_in_sandbox
@@ -80,6 +81,7 @@ def segment_scan(
     out: Path,
     workdir: Path,
     names: OutputNames = OutputNames(),
+    scan_name: str | None = None,
     on_stage: StageCallback = lambda stage, done: None,
     read: Callable[[Request], Volume] = read_in_sandbox,
 ) -> Outcome:
@@ -87,8 +89,9 @@ def segment_scan(
 
     The mask is uint8 on the scan's own grid, 0 outside and each structure's label inside; the uncertainty is
     the standard deviation over the members. Of a DICOM series mask and verdict are written as DICOM SEG and SR as well,
-    or a warning in the record says why not. ``workdir`` is an empty folder for what is unpacked.
-    ``read`` reads the scan, or has done so already on the same `scan_request`.
+    or a warning in the record says why not. ``workdir`` is an empty folder for what is unpacked. A scan that is not one
+    NIfTI file already is written as one as well, under ``scan_name``, for viewers. ``read`` reads the scan, or has done
+    so already on the same `scan_request`.
 
     With a region of interest its part of the scan is what is prepared, segmented and judged, as if it had come alone;
     the results lie on the whole scan's grid, and are 0 outside.
@@ -116,6 +119,8 @@ def segment_scan(
         found = _labels(results, records)
         labels = region.paste(found)
         _write(whole, region, labels, results, records, manifest=manifest, out=out, names=names)
+        if scan_name is not None and not (len(paths) == 1 and paths[0].is_file() and is_nifti(paths[0])):
+            write_scan(out / scan_name, whole.array, whole.affine)
         objects = DicomNames(out / names.segmentation, out / names.report)
         dicom = write_dicom(whole, labels, records, manifest=manifest, origin=origin, names=objects)
     cut_off = (CUT_OFF,) if region.cuts(found > 0) else ()

@@ -19,7 +19,7 @@ from imaging.request import Request
 from imaging.roi import Roi
 from imaging.sandbox import read_in_sandbox
 from imaging.volume import Volume
-from jobs.blobs import Blobs
+from jobs.blobs import SCAN_FILE, Blobs
 from jobs.database import open_database
 from jobs.errors import INTERNAL_ERROR, JobGoneError
 from jobs.models import Job, JobRequest
@@ -254,6 +254,7 @@ class Runner:
                 limits=self.limits,
                 out=out,
                 workdir=claimed.workdir(self.blobs),
+                scan_name=SCAN_FILE,
                 on_stage=report,
                 read=claimed.read,
             )

@@ -85,7 +85,7 @@ class Job:
     """A job as the service told it last (docs/api.md). From ``verdict`` on, fields are None until it has succeeded.
 
     ``progress`` is 0 to 1, ``volume_ml`` in ml, ``seconds`` the work on the scan in s. Lists have no ``position`` and
-    no ``deliveries``.
+    no ``deliveries``. ``review`` is the decision of a person that holds, if there is one.
     """
 
     id: str
@@ -127,6 +127,7 @@ class Job:
     warnings: tuple[str, ...] | None
     segments: tuple[Mapping[str, Any], ...] | None
     deliveries: tuple[Delivery, ...] | None
+    review: Mapping[str, Any] | None
 
     @property
     def ended(self) -> bool:

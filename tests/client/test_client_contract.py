@@ -47,7 +47,12 @@ ADMINISTRATION = "moves what other clients get: `ncagate models`, where the stor
 TRAINING = "an administrator's, on the deployment's own datasets; a key for it is not what scripts should hold"
 DICOMWEB = "for archives and viewers, which speak DICOMweb; in Python dicomweb-client does"
 MONITORING = "for orchestrators and Prometheus"
+REVIEW = "for people who look at scans, in the review console; decisions come out by `ncagate export-reviews`"
 NOT_OFFERED: Mapping[str, str] = {
+    "GET /jobs/{job_id}/scan": REVIEW,
+    "GET /jobs/{job_id}/reviews": REVIEW,
+    "POST /jobs/{job_id}/reviews": REVIEW,
+    "GET /models/{name}/versions/{version}/calibration": REVIEW,
     "PUT /models/{name}/aliases/{alias}": ADMINISTRATION,
     "POST /models/{name}/aliases/{alias}/rollback": ADMINISTRATION,
     "POST /training": TRAINING,

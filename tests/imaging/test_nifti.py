@@ -37,7 +37,7 @@ from imaging.errors import (
     VolumeMissingError,
 )
 from imaging.limits import Limits
-from imaging.nifti import FORMS_DISAGREE, NO_FORM, read_nifti, write_nifti
+from imaging.nifti import FORMS_DISAGREE, NO_FORM, read_nifti, write_nifti, write_scan
 
 SPACING = np.array([0.7, 1.3, 4.0])
 ORIENTATIONS = [
@@ -78,6 +78,18 @@ def read_bytes(folder: Path, data: bytes, limits: Limits | None = None) -> Any:
     path = folder / "scan"
     path.write_bytes(data)
     return read_nifti(path, limits=limits or Limits())
+
+
+class TestWriteScan:
+    @pytest.mark.parametrize(
+        ("values", "dtype"), [([0.0, -5.0], np.int16), ([0.5, 1.0], np.float32), ([0.0, 40_000.0], np.float32)]
+    )
+    def test_loses_nothing(self, tmp_path: Path, values: list[float], dtype: type[np.generic]) -> None:
+        array = np.array(values, np.float32).reshape(1, 1, 2)
+        write_scan(tmp_path / "scan.nii.gz", array, np.eye(4))
+        image = nib.Nifti1Image.from_filename(tmp_path / "scan.nii.gz")
+        assert image.get_data_dtype() == dtype
+        np.testing.assert_array_equal(np.asarray(image.dataobj), array)
 
 
 class TestRoundTrip:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs import objects
-from jobs.blobs import Blobs
+from jobs.blobs import SCAN_FILE, Blobs
 from jobs.database import open_database, upgrade
 from jobs.errors import InvalidJobIdError
 from jobs.models import JobRequest
@@ -39,9 +39,9 @@ def put_input(blobs: Blobs, *contents: bytes) -> None:
         blobs.commit_input(staged, JOB)
 
 
-def put_result(blobs: Blobs, attempt: int, content: bytes = b"mask") -> None:
+def put_result(blobs: Blobs, attempt: int, content: bytes = b"mask", *, name: str = "mask.nii.gz") -> None:
     with blobs.staging() as staged:
-        (staged / "mask.nii.gz").write_bytes(content)
+        (staged / name).write_bytes(content)
         blobs.commit_result(staged, JOB, attempt)
 
 
@@ -53,6 +53,24 @@ class TestFiles:
         with elsewhere.inputs(JOB) as files:
             assert [one.read_bytes() for one in files] == [str(number).encode() for number in range(20)]
         assert not [one for one in tmp_path.rglob("*") if one.is_file()]
+
+    def test_the_scan_is_what_the_worker_made_or_the_one_file_that_was_sent(
+        self, blobs: BucketBlobs, elsewhere: BucketBlobs
+    ) -> None:
+        nifti = (348).to_bytes(4, "little") + b"header"
+        put_input(blobs, nifti)
+        sent = elsewhere.scan(JOB, 1)
+        assert sent is not None
+        assert b"".join(sent.chunks()) == nifti
+        put_result(blobs, 1, b"made", name=SCAN_FILE)
+        made = elsewhere.scan(JOB, 1)
+        assert made is not None
+        assert b"".join(made.chunks()) == b"made"
+
+    @pytest.mark.parametrize("contents", [(b"DICOM",), (b"\x1f\x8b", b"\x1f\x8b")])
+    def test_a_series_is_no_scan_for_viewers(self, blobs: BucketBlobs, contents: tuple[bytes, ...]) -> None:
+        put_input(blobs, *contents)
+        assert blobs.scan(JOB, 1) is None
 
     def test_each_attempt_has_its_own_result(self, blobs: BucketBlobs, elsewhere: BucketBlobs) -> None:
         put_result(blobs, 1, b"first")

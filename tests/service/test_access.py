@@ -128,7 +128,8 @@ class TestOwnership:
         asked = [one for one in site.operations(job_id) if job_id in one[1]]
         assert len(asked) >= 7
         for method, path in asked:
-            mine, unknown = (site.ask("other", method, one) for one in (path, path.replace(job_id, "f" * 32)))
+            body = {"json": {"decision": "confirm"}} if method == "POST" else {}
+            mine, unknown = (site.ask("other", method, one, **body) for one in (path, path.replace(job_id, "f" * 32)))
             assert (mine.status_code, mine.json()["code"]) == (404, "job_not_found"), path
             assert mine.json() | {"instance": ""} == unknown.json() | {"instance": ""}
         assert site.ask("ward", "GET", f"/jobs/{job_id}/mask").status_code == 200

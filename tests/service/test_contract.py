@@ -14,6 +14,7 @@ from schemathesis import Case, GenerationMode, SerializationContext
 from schemathesis.checks import positive_data_acceptance
 from schemathesis.openapi import from_url
 
+from jobs.blobs import SCAN_FILE
 from jobs.clients import NOBODY, Scope
 from ncagate.settings import Settings
 from service.access.keys import KeyRepository
@@ -83,7 +84,7 @@ def credentials(service: Any) -> dict[str, str]:
 def known(service: Any) -> dict[str, list[str]]:
     """Values of path parameters that lead somewhere: jobs that succeeded, failed and wait, in this order; a model."""
     finished, failed, waiting = (service.submit() for _ in range(3))
-    service.finish(finished)
+    service.finish(finished, SCAN_FILE)
     service.fail(failed)
     return {
         "job_id": [finished, failed, waiting],

@@ -14,6 +14,8 @@ from PIL import Image
 from imaging.errors import SeveralVolumesError
 from imaging.limits import Limits
 from imaging.nifti import read_nifti
+from imaging.read import read_scan
+from imaging.request import Request
 from model_store.calibration import CalibrationRow
 from model_store.loaded import LoadedVersion, load_version, prepare
 from model_store.manifest import InputContract, LowPrecision, Manifest, Preprocessing
@@ -81,6 +83,23 @@ def run(tmp_path: Path, publish_tiny: Publish) -> Run:
 
 def with_contract(manifest: Manifest, **changes: Any) -> InputContract:
     return manifest.contract.model_copy(update=changes)
+
+
+class TestScanForViewers:
+    def test_of_dicom_it_is_written_voxel_for_voxel(
+        self, run: Run, tmp_path: Path, make_slices: Callable[..., list[Path]]
+    ) -> None:
+        make_slices(tmp_path / "series", 12)
+        run(tmp_path / "series", scan_name="scan.nii.gz")
+        scan, mask = (Nifti1Image.from_filename(run.out / name) for name in ("scan.nii.gz", "mask.nii.gz"))
+        assert scan.get_data_dtype() == np.int16  # half of float32, and nothing is lost
+        volume = read_scan(Request([tmp_path / "series"], tmp_path, Limits()))
+        np.testing.assert_array_equal(np.asarray(scan.dataobj), volume.array)
+        np.testing.assert_allclose(scan.affine, mask.affine)
+
+    def test_a_nifti_file_is_not_written_again(self, run: Run, scan_file: ScanFile) -> None:
+        run(scan_file(), scan_name="scan.nii.gz")
+        assert not (run.out / "scan.nii.gz").exists()
 
 
 class TestResult:
