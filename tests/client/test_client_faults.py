@@ -75,7 +75,7 @@ class TestUploads:
 
         job = faulty.segment(file, model="tiny", wait=False, progress=progress)
         assert [one.id for one in service.gateway.repository.list()] == [job.id]
-        assert told.count(told[0]) >= 2  # it began again
+        assert len(told) > len(set(told))  # it began again
         (sent,) = (one for one in (service.blobs / "jobs" / job.id).rglob("*") if one.is_file())
         assert sent.read_bytes() == file.read_bytes()
 
