@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.drift import DriftMonitor, VersionDrift
 from jobs.shadow import COMPARED, Comparison, Shadows
+from ncagate.bucket import StorageUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class DriftCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Nothing is said of a version without jobs, nor where the database is away."""
+        """Nothing is said of a version without jobs, nor where the database or the store of models is away."""
         jobs = GaugeMetricFamily(
             "ncagate_drift_window_jobs",
             "Last jobs of a version that are compared with its reference.",
@@ -52,7 +53,7 @@ class DriftCollector(Collector):
     def _found(self) -> list[VersionDrift]:
         try:
             return self._monitor.models()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, StorageUnavailableError) as error:
             log.warning("no drift metrics: %s", type(error).__name__)
             return []
 

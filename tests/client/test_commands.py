@@ -24,6 +24,10 @@ from tests.e2e.conftest import Stack
 from tests.service.conftest import RESULT
 
 Cli = Callable[..., Any]
+HEEDS_CTRL_C = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ncagate.cli import main; main()"
+)
+"""The command, where whoever started the tests has told their processes to ignore SIGINT as well."""
 
 
 @pytest.fixture
@@ -245,7 +249,7 @@ class TestBatch:
         for number in range(6):
             shutil.copy(scan, folder / f"{number}.nii.gz")
         words = ["submit", "--folder", str(folder), "--csv", str(table), "--model", "slow", "--members", "2"]
-        process = subprocess.Popen([sys.executable, "-m", "ncagate.cli", *words], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-c", HEEDS_CTRL_C, *words], stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         while not (table.exists() and rows(table)) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -18,7 +18,7 @@ RUNS = "runs until it is stopped"
 WRITES = "writes files, some of them JSON; what it prints is progress"
 WITHOUT: dict[str, str] = {
     "serve": RUNS, "gateway": RUNS, "worker": RUNS, "listen": RUNS, "deliver": RUNS, "trainer": RUNS,
-    "train": WRITES, "evaluate": WRITES, "calibrate": WRITES,
+    "train": WRITES, "evaluate": WRITES, "calibrate": WRITES, "export-reviews": WRITES,
     "plan": "prints the TOML that it writes",
     "audit": "prints JSON anyway",
     "models show": "prints JSON anyway",

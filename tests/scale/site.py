@@ -18,6 +18,7 @@ from tests.scale.s3 import S3Server
 
 START_S = 60.0
 SETTINGS = {
+    "NCAGATE_WORKERS": "1",
     "NCAGATE_THREADS": "1",
     "NCAGATE_LEASE_S": "8",
     "NCAGATE_RECONCILE_S": "0.3",
