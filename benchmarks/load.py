@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import socket
 import statistics
 import subprocess
@@ -284,8 +285,10 @@ async def _drained(client: httpx.AsyncClient) -> dict[str, str]:
 
 def _counted(page: str) -> dict[str, float]:
     """What the metrics say became of all jobs ever, those of the uploads included."""
-    lines = (line.split() for line in page.splitlines() if line.startswith("ncagate_jobs_total{"))
-    return {name.split('"')[1]: float(value) for name, value in lines}
+    found = Counter[str]()
+    for outcome, value in re.findall(r'^ncagate_jobs_total{[^}]*outcome="(\w+)"[^}]*} (\S+)', page, re.MULTILINE):
+        found[outcome] += float(value)  # type: ignore[assignment]  # a Counter's values may be
+    return dict(found)
 
 
 def _say(text: str, figures: dict[str, Any]) -> None:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.sizing [--scans N] [--core-hour PRICE]
 
-Processor time is counted, not the clock: it is what a core has to give. The engine is measured on every grid, on one
-thread, ten members. What the service takes beside it (reading, judging, writing, database, broker) is measured on the
-small scan and taken to grow with the voxels: an assumption, on the safe side, as much of it does not. Other work on the
-machine makes processor time longer too, where two threads share a core: measure on an idle one.
+Processor time is counted, not the clock: it is what a core has to give. The hippocampus goes through the whole service
+(gateway, worker, reader, broker) with the version that ships; of the larger grids, for which none ships, the engine is
+measured alone, on one thread, ten members, the paper's channels. Measure on an idle machine: where two threads share a
+core, other work makes processor time longer too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 
 import httpx
@@ -51,28 +50,15 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     OUT.mkdir(exist_ok=True)
     small, large = (one for one in cases(quick=False) if one.name in ("hippocampus", "prostate"))
-    whole = _service_s(small.grid, chosen.scans)
-    grids = {small.name: small.grid, "cardiac": CARDIAC, "prostate": large.grid}
-    networks = {small.name: small.network(), "cardiac": network_for(CARDIAC_NETWORK), "prostate": large.network()}
-    engines = {name: _engine_s(networks[name], grid) for name, grid in grids.items()}
-    beside = max(whole - engines[small.name], 0.0)
-    console.print(
-        f"hippocampus through the service: {whole:.2f} s of processor time a scan, {beside:.2f} beside the engine"
-    )
-    table = Table(
-        "grid", "engine, s", "service, s", "scans an hour and core", f"planned ({USED:.0%})", "a thousand cost"
-    )
-    for name, engine in engines.items():
-        own = beside * prod(grids[name]) / prod(small.grid)
-        each = engine + own
-        row = (
-            f"{name} {grids[name]}",
-            f"{engine:.2f}",
-            f"{own:.2f}",
-            f"{3600 / each:,.0f}",
-            f"{USED * 3600 / each:,.0f}",
-        )
-        table.add_row(*row, f"{1000 * each / 3600 * chosen.core_hour / USED:.3f}")
+    seconds = {
+        f"hippocampus {small.grid}, the service": _service_s(small.grid, chosen.scans),
+        f"cardiac {CARDIAC}, the engine": _engine_s(network_for(CARDIAC_NETWORK), CARDIAC),
+        f"prostate {large.grid}, the engine": _engine_s(large.network(), large.grid),
+    }
+    table = Table("grid", "s of a core", "scans an hour", f"planned ({USED:.0%})", "a thousand cost")
+    for name, each in seconds.items():
+        cost = 1000 * each / 3600 * chosen.core_hour / USED
+        table.add_row(name, f"{each:.2f}", f"{3600 / each:,.0f}", f"{USED * 3600 / each:,.0f}", f"{cost:.3f}")
     console.print(table)
     console.print(f"a thousand cost = 1000 x seconds / 3600 x {chosen.core_hour} (a core, an hour) / {USED}")
     return 0
