@@ -8,8 +8,7 @@ import numpy as np
 
 from imaging.nifti import write_nifti
 
-CONFIG = """
-seed = 3
+BALL = """
 folds = 3
 
 [model]
@@ -24,16 +23,20 @@ intended_use = "None."
 name = "ball"
 labels = [1]
 code = { scheme = "99TEST", value = "1", meaning = "Ball" }
-
+"""
+"""What it is about; how it is trained is up to each test."""
+CONFIG = f"""
+seed = 3
+{BALL}
 [architecture]
 channels = 8
 hidden = 16
-levels = [{ kernel = 3, steps = 4, scale = [2, 2, 2] }, { kernel = 3, steps = 6 }]
+levels = [{{ kernel = 3, steps = 4, scale = [2, 2, 2] }}, {{ kernel = 3, steps = 6 }}]
 
 [optimisation]
 iterations = 100
 crop = [16, 16, 16]
-patches = [{ start = 0.0, size = [12, 12, 12] }]
+patches = [{{ start = 0.0, size = [12, 12, 12] }}]
 warmup = 10
 average = 0.9
 checkpoint_every = 50

@@ -84,13 +84,19 @@ def warm_up(**_: Any) -> None:
     die_with_parent(PARENT)
     os.nice(NICE)
     # before an import makes a thread that the signal would end the process by
-    hand_back_when_stopped(lambda: runner().hand_back())
+    hand_back_when_stopped(_hand_back)
     from imaging.sandbox import start_sandbox  # late, as above
 
     start_sandbox()
     tracing.configure("worker")  # after what is started here has been
     runner().presence.announce()
     runner().warm_up()
+
+
+def _hand_back() -> None:
+    """In a worker process that is ended with work in hand."""
+    runner().hand_back()
+    tracing.flush()
 
 
 @worker_process_shutdown.connect

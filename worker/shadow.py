@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +25,7 @@ from nca.quality import dice
 from worker.pipeline import OutputNames, segment_scan
 from worker.presence import Presence
 from worker.record import Origin, Record
+from worker.ticking import Ticking
 
 if TYPE_CHECKING:
     from worker.run import Runner
@@ -135,28 +135,18 @@ class ShadowRunner:
         return min((dice(one == label, two == label) for label in labels if label), default=1.0)
 
 
-class _Patience:
+class _Patience(Ticking):
     """Stops a shadow run where something else is wanted, or where it takes far longer than the job did.
 
     A thread of its own looks, and shows meanwhile that the worker works, while the ``with`` block runs.
     """
 
     def __init__(self, job: Job, wanted: Callable[[], bool], presence: Presence) -> None:
+        super().__init__(f"shadow-{job.id[:8]}", seconds=POLL_S)
         taken = float((job.result or {}).get("seconds", 0.0))
         self._wanted, self._presence = wanted, presence
         self._end = time.monotonic() + SLOWER_MAX * taken + SLOWER_S
-        self._stop, self._given_way = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._look_until_stopped, name=f"shadow-{job.id[:8]}", daemon=True)
-
-    def __enter__(self) -> _Patience:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._given_way = threading.Event()
 
     @property
     def over(self) -> bool:
@@ -170,13 +160,13 @@ class _Patience:
         if self.over:
             raise CancelledError("the candidate takes too long")
 
-    def _look_until_stopped(self) -> None:
-        while not self._stop.wait(POLL_S):
-            self._presence.show()
-            with suppress(SQLAlchemyError):  # the run goes on through a short outage of the database
-                if self._wanted():
-                    self._given_way.set()
-                    return
+    def tick(self) -> bool:
+        """Look whether something else is wanted."""
+        self._presence.show()
+        with suppress(SQLAlchemyError):  # the run goes on through a short outage of the database
+            if self._wanted():
+                self._given_way.set()
+        return not self._given_way.is_set()
 
 
 def _pair(registry: Registry, model: str) -> Pair | None:

@@ -8,31 +8,18 @@ from PIL import Image
 from benchmarks import ablations
 from benchmarks.contenders import FULL, Automaton, UNet, contenders
 from imaging.nifti import write_nifti
+from tests.balls import BALL
 from training.config import load_config
 
-CONFIG = """
-folds = 3
-
-[model]
-name = "ball"
-modalities = ["MR"]
-spacing_mm = [1.0, 1.0, 1.0]
-licence = "CC0-1.0"
-attribution = "Made up for a test."
-intended_use = "None."
-
-[[segments]]
-name = "ball"
-labels = [1]
-code = { scheme = "99TEST", value = "1", meaning = "Ball" }
-
+CONFIG = f"""
+{BALL}
 [architecture]
-levels = [{ kernel = 3, steps = 4, scale = [2, 2, 2] }, { kernel = 3, steps = 6 }]
+levels = [{{ kernel = 3, steps = 4, scale = [2, 2, 2] }}, {{ kernel = 3, steps = 6 }}]
 
 [optimisation]
 iterations = 1
 crop = [16, 16, 16]
-patches = [{ start = 0.0, size = [8, 8, 8] }, { start = 0.5, size = [16, 16, 16] }]
+patches = [{{ start = 0.0, size = [8, 8, 8] }}, {{ start = 0.5, size = [16, 16, 16] }}]
 """
 TRAINED = (FULL, "3-D U-Net")
 

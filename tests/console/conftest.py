@@ -25,9 +25,12 @@ ARGUMENTS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swift
 Open = Callable[..., AbstractContextManager[Page]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; without one the test is skipped, and fails where CI=true."""
+    """Debian's Chromium; without one the test is skipped, and fails where CI=true.
+
+    It ends with its module: Playwright's event loop runs in this thread as long, where nobody else's can.
+    """
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if binary is None:
         if os.environ.get("CI") == "true":

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 
-from imaging.nifti import write_nifti
 from model_store.manifest import Manifest
 from ncagate.bucket import Bucket
+from tests.chaos.conftest import scan
 from tests.chaos.processes import Fleet
 from tests.chaos.proxy import Network
 from tests.scale.s3 import S3Server
 from tests.scale.site import Site
+
+__all__ = ["scan"]
 
 
 @pytest.fixture(scope="session")
@@ -45,16 +46,6 @@ def url(s3: S3Server) -> str:
 @pytest.fixture
 def bucket(url: str) -> Bucket:
     return Bucket(url)
-
-
-@pytest.fixture(scope="session")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A made-up scan of a few kB."""
-    path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
-    array = np.random.default_rng(0).normal(200, 10, (14, 12, 10)).astype(np.float32)
-    array[4:10, 3:9, 3:7] += 100
-    write_nifti(path, array, np.eye(4))
-    return path.read_bytes()
 
 
 @pytest.fixture(scope="session")
