@@ -40,9 +40,11 @@ class FaultProxy:
         self._server: asyncio.Server = self._call(self._listen())
         self.port = int(self._server.sockets[0].getsockname()[1])
 
-    def become(self, state: Network) -> None:
-        """Change the network's state."""
+    def become(self, state: Network, *, seconds: float | None = None) -> None:
+        """Change the network's state; after so many ``seconds`` all is fine again."""
         self._call(self._become(state))
+        if seconds is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._enter, Network.FINE)
 
     def forget(self) -> int:
         """Let no byte of today's connections move ever again, without a word to either end; how many there were."""
@@ -63,6 +65,9 @@ class FaultProxy:
         return await asyncio.start_server(self._accept, self._host, 0)
 
     async def _become(self, state: Network) -> None:
+        self._enter(state)
+
+    def _enter(self, state: Network) -> None:
         self._state = state
         if state is Network.CUT:
             for link in list(self._links):
@@ -100,6 +105,7 @@ class FaultProxy:
         self._links.add(link)
         try:
             await asyncio.gather(self._pump(link, reader, out_writer), self._pump(link, out_reader, writer))
+            await link.finished()
         finally:
             self._links.discard(link)
             link.drop()
@@ -114,7 +120,7 @@ class FaultProxy:
                     writer.write(data)
                     await writer.drain()
         if not link.forgotten:
-            link.drop()
+            link.finish()
 
 
 class _Link:
@@ -124,6 +130,19 @@ class _Link:
         self.forgotten = False
         self._writers = writers
 
+    def finish(self) -> None:
+        """One end has said all it had to say: the other gets it to the last byte."""
+        for one in self._writers:
+            one.close()
+
+    async def finished(self) -> None:
+        """Once that has happened, or it takes too long."""
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(0.0 if self.forgotten else STOP_S):
+                for one in self._writers:
+                    await one.wait_closed()
+
     def drop(self) -> None:
+        """Now, and whatever is on its way is lost."""
         for one in self._writers:
             one.transport.abort()

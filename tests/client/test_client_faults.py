@@ -46,8 +46,7 @@ def answers(faulty: Any) -> list[httpx.Response]:
 
 
 def cut_for_a_moment(proxy: FaultProxy) -> None:
-    proxy.become(Network.CUT)
-    threading.Timer(0.3, proxy.become, [Network.FINE]).start()
+    proxy.become(Network.CUT, seconds=0.3)
 
 
 def once(work: Callable[[], object]) -> Callable[[], None]:
@@ -123,7 +122,7 @@ class TestWatching:
             if len(states) == 1:
                 proxy.become(Network.CUT)
                 service.finish(job)
-                threading.Timer(0.3, proxy.become, [Network.FINE]).start()
+                cut_for_a_moment(proxy)
         assert states == ["queued", "succeeded"]
         assert len([one for one in answers if one.url.path.endswith("/events")]) == 2
 
